@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "mnemosyne/optim/update_rule.h"
+#include "mnemosyne/tasks/task.h"
+
+namespace mnemosyne::meta {
+
+/// How the learning rate of a hand-designed rule develops over a run.
+enum class Schedule {
+  kConstant,
+  kCosine,  ///< From the full rate at the first step to zero after the last one.
+};
+
+/// One of the networks that a Rollout trains side by side, and what trains it.
+struct Member {
+  std::shared_ptr<const optim::UpdateRule> rule;
+  optim::StepOptions options = {};
+  Schedule schedule = Schedule::kConstant;
+};
+
+/// Trains P copies of a task's network, each with its own rule, on the same data and from the same start.
+///
+/// This is the inner loop of everything: of `train`, of a tuning grid, of a population of perturbed
+/// optimizers. A member whose loss or gradient is no longer finite stops being updated; its losses are
+/// reported as infinity from then on.
+///
+///     meta::Rollout rollout(task, members, num_steps, seed);
+///     while (!rollout.done()) losses.push_back(rollout.step());
+class Rollout {
+ public:
+  Rollout(std::shared_ptr<const tasks::Task> task, std::vector<Member> members, int64_t num_steps,
+          uint64_t seed);
+
+  /// One training step; the losses [P] of the batch before the update.
+  std::vector<float> step();
+
+  bool done() const { return step_ >= num_steps_; }
+  int64_t step_index() const { return step_; }
+  int64_t num_steps() const { return num_steps_; }
+
+  /// Mean loss over the task's validation batches, [P]; empty when the task has none.
+  std::vector<float> validation_loss() const;
+
+  /// Mean accuracy over the task's validation batches, [P]; empty where there is none.
+  std::vector<float> validation_accuracy() const;
+
+  /// Everything a resumed run needs, as named tensors; `restore` continues bit for bit.
+  NamedTensors checkpoint() const;
+  void restore(const NamedTensors& tensors);
+
+  const std::vector<at::Tensor>& params() const { return params_; }
+
+ private:
+  std::vector<at::Tensor> gradients(at::Tensor& losses) const;
+
+  std::shared_ptr<const tasks::Task> task_;
+  std::vector<Member> members_;
+  int64_t num_steps_;
+  int64_t step_ = 0;
+  std::unique_ptr<tasks::BatchStream> stream_;
+  std::vector<at::Tensor> params_;               // stacked, [P, ...]
+  std::vector<std::vector<at::Tensor>> views_;   // per member, without the leading dimension
+  std::vector<optim::State> states_;             // per member
+  std::vector<char> alive_;                      // per member
+};
+
+}  // namespace mnemosyne::meta

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace mnemosyne::testing {
+
+struct Tolerance {
+  double rtol = 1e-5;
+  double atol = 1e-6;
+};
+
+/// Succeeds when shapes are equal and |a - b| <= atol + rtol |b| everywhere; names the worst place.
+inline ::testing::AssertionResult close(const at::Tensor& actual, const at::Tensor& expected,
+                                        Tolerance tolerance = {}) {
+  if (actual.sizes() != expected.sizes()) {
+    return ::testing::AssertionFailure()
+           << "shape " << actual.sizes() << " instead of " << expected.sizes();
+  }
+  if (actual.numel() == 0) return ::testing::AssertionSuccess();
+  const at::Tensor a = actual.detach().to(at::kCPU, at::kDouble).reshape({-1});
+  const at::Tensor b = expected.detach().to(at::kCPU, at::kDouble).reshape({-1});
+  const at::Tensor excess = (a - b).abs() - (tolerance.atol + tolerance.rtol * b.abs());
+  // NaN on either side makes the comparison false, which is what a test wants.
+  if ((excess <= 0).all().item<bool>()) return ::testing::AssertionSuccess();
+  const int64_t worst = excess.nan_to_num(1e300).argmax().item<int64_t>();
+  return ::testing::AssertionFailure() << "at flat index " << worst << ": " << a[worst].item<double>()
+                                       << " instead of " << b[worst].item<double>();
+}
+
+/// Bit for bit the same values, dtype and shape.
+inline bool identical(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && at::equal(a, b);
+}
+
+}  // namespace mnemosyne::testing
