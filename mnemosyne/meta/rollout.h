@@ -22,11 +22,12 @@ struct Member {
   Schedule schedule = Schedule::kConstant;
 };
 
-/// Trains P copies of a task's network, each with its own rule, on the same data and from the same start.
+/// Trains P copies of a task's network, each with its own rule, on the same data and from the same
+/// start.
 ///
 /// This is the inner loop of everything: of `train`, of a tuning grid, of a population of perturbed
-/// optimizers. A member whose loss or gradient is no longer finite stops being updated; its losses are
-/// reported as infinity from then on.
+/// optimizers. A member whose loss or gradient is no longer finite stops being updated; its losses
+/// are reported as infinity from then on.
 ///
 ///     meta::Rollout rollout(task, members, num_steps, seed);
 ///     while (!rollout.done()) losses.push_back(rollout.step());
@@ -62,10 +63,10 @@ class Rollout {
   int64_t num_steps_;
   int64_t step_ = 0;
   std::unique_ptr<tasks::BatchStream> stream_;
-  std::vector<at::Tensor> params_;               // stacked, [P, ...]
-  std::vector<std::vector<at::Tensor>> views_;   // per member, without the leading dimension
-  std::vector<optim::State> states_;             // per member
-  std::vector<char> alive_;                      // per member
+  std::vector<at::Tensor> params_;              // stacked, [P, ...]
+  std::vector<std::vector<at::Tensor>> views_;  // per member, without the leading dimension
+  std::vector<optim::State> states_;            // per member
+  std::vector<char> alive_;                     // per member
 };
 
 }  // namespace mnemosyne::meta
