@@ -1,5 +1,6 @@
 #include "mnemosyne/meta/rollout.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sum.h>
