@@ -25,6 +25,10 @@ void UpdateRule::step_(at::TensorList grads, State& state, at::TensorList params
   state = std::move(result.state);
 }
 
+std::vector<at::Tensor> UpdateRule::evaluation_params(const State&, at::TensorList params) const {
+  return params.vec();
+}
+
 std::shared_ptr<UpdateRule> UpdateRule::with_weights(const NamedTensors&) const {
   throw InputError("[" + name() + "] expected a learned optimizer, got one without weights");
 }

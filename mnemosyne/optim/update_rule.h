@@ -70,6 +70,14 @@ class UpdateRule {
   /// A usable learning rate where the user names none (1 for learned rules).
   virtual double default_lr() const = 0;
 
+  /// Everything that `make_rule(name(), options_json())` needs to make this rule again, but its weights:
+  /// a JSON object.
+  virtual std::string options_json() const { return "{}"; }
+
+  /// Where the network should be evaluated: the parameters themselves, except for rules that train at
+  /// one point and give the average of another (Schedule-Free). Never writes to its arguments.
+  virtual std::vector<at::Tensor> evaluation_params(const State& state, at::TensorList params) const;
+
   /// Learned weights by name; empty for hand-designed rules.
   virtual NamedTensors weights() const { return {}; }
 
