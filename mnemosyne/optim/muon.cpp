@@ -1,0 +1,114 @@
+#include "mnemosyne/optim/muon.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "mnemosyne/optim/rule_options.h"
+
+namespace mnemosyne::optim {
+
+static void bind(OptionVisitor& visit, MuonOptions& options) {
+  visit("momentum", options.momentum);
+  visit("nesterov", options.nesterov);
+  visit("num_iterations", options.num_iterations);
+  visit("adam_lr_ratio", options.adam_lr_ratio);
+  visit("adam_beta1", options.adam_beta1);
+  visit("adam_beta2", options.adam_beta2);
+}
+
+namespace {
+
+constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
+constexpr double kSmallestNorm = 1e-7;
+
+bool is_matrix(const at::Tensor& param) {
+  return param.dim() >= 2 && param.size(0) > 1 && param.numel() > param.size(0);
+}
+
+// A polynomial whose fixed number of steps brings every singular value of x [rows, columns] near 1.
+at::Tensor newton_schulz(at::Tensor x, int64_t num_iterations) {
+  const bool tall = x.size(0) > x.size(1);
+  if (tall) x = x.t();
+  x = x.div(x.norm().clamp_min(kSmallestNorm));
+  for (int64_t i = 0; i < num_iterations; ++i) {
+    const at::Tensor gram = x.mm(x.t());
+    x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);
+  }
+  return tall ? x.t() : x;
+}
+
+StepOptions adam_step_options(const MuonOptions& muon, StepOptions options) {
+  options.lr *= muon.adam_lr_ratio;
+  return options;
+}
+
+}  // namespace
+
+Muon::Muon(const MuonOptions& options)
+    : options_(options), adam_({.beta1 = options.adam_beta1, .beta2 = options.adam_beta2}, "muon") {
+  check_option(options.momentum >= 0.0 && options.momentum < 1.0, "muon", "momentum in [0, 1)",
+               options.momentum);
+  check_option(options.num_iterations >= 1 && options.num_iterations < 100, "muon",
+               "num_iterations from 1 to 99", static_cast<double>(options.num_iterations));
+  check_option(options.adam_lr_ratio >= 0.0, "muon", "adam_lr_ratio of at least 0",
+               options.adam_lr_ratio);
+}
+
+std::string Muon::options_json() const { return write_options(options_); }
+
+std::vector<std::string> Muon::state_names() const { return {"step", "momentum", "second_moment"}; }
+
+ParamState Muon::init(const at::Tensor& param) const {
+  ParamState state = adam_.init(param);
+  if (is_matrix(param)) state[2] = at::empty({0}, state[1].options());
+  return state;
+}
+
+at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
+                            const StepOptions& options) const {
+  if (!is_matrix(param)) {
+    return adam_.update_one(grad, state, param, adam_step_options(options_, options));
+  }
+  at::Tensor& momentum = state[1];
+  momentum.lerp_(grad, 1.0 - options_.momentum);
+  const at::Tensor direction =
+      options_.nesterov ? grad.lerp(momentum, options_.momentum) : momentum;
+  const at::Tensor matrix = direction.reshape({param.size(0), -1});
+  const auto longest = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
+  at::Tensor update = newton_schulz(matrix, options_.num_iterations)
+                          .mul(options.lr * 0.2 * std::sqrt(longest))
+                          .reshape(param.sizes());
+  if (options.weight_decay != 0.0) update.add_(param, options.lr * options.weight_decay);
+  return update;
+}
+
+void Muon::step_(at::TensorList grads, State& state, at::TensorList params,
+                 const StepOptions& options) const {
+  const at::NoGradGuard no_grad;
+  std::vector<size_t> others;
+  std::vector<at::Tensor> other_grads, other_params;
+  State other_states;
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (is_matrix(params[i])) {
+      step_one_(grads[i], state[i], params[i], options);
+      continue;
+    }
+    others.push_back(i);
+    other_grads.push_back(grads[i]);
+    other_params.push_back(params[i]);
+    other_states.push_back(std::move(state[i]));
+  }
+  adam_.step_(other_grads, other_states, other_params, adam_step_options(options_, options));
+  for (size_t k = 0; k < others.size(); ++k) state[others[k]] = std::move(other_states[k]);
+}
+
+std::shared_ptr<UpdateRule> make_muon(const std::string& options_json) {
+  return std::make_shared<Muon>(read_options<MuonOptions>("muon", options_json));
+}
+
+}  // namespace mnemosyne::optim

@@ -1,0 +1,36 @@
+#include "mnemosyne/optim/rules.h"
+
+#include "mnemosyne/core/registry.h"
+#include "mnemosyne/optim/adam.h"
+#include "mnemosyne/optim/mnemosyne_rule.h"
+#include "mnemosyne/optim/muon.h"
+#include "mnemosyne/optim/orthogonal.h"
+#include "mnemosyne/optim/sgd.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+using RuleRegistry = Registry<std::shared_ptr<UpdateRule>(const std::string& options_json)>;
+
+// Every rule: one line here, one make_X(options_json) beside the rule.
+const RuleRegistry& registry() {
+  static const RuleRegistry rules("optimizer", {
+                                                   {"adam", make_adam},
+                                                   {"adamw", make_adamw},
+                                                   {"mnemosyne", make_mnemosyne_rule},
+                                                   {"muon", make_muon},
+                                                   {"orthogonal", make_orthogonal_rule},
+                                                   {"sgd", make_sgd},
+                                               });
+  return rules;
+}
+
+}  // namespace
+
+std::shared_ptr<UpdateRule> make_rule(const std::string& name, const std::string& options_json) {
+  return registry().get(name)(options_json);
+}
+
+std::vector<std::string> rule_names() { return registry().names(); }
+
+}  // namespace mnemosyne::optim
