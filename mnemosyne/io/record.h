@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace mnemosyne::io {
+
+using RecordValue = std::variant<bool, int64_t, double, std::string, std::vector<double>>;
+
+/// Named values in a fixed order: one line of metrics, one row of a table of results.
+using Record = std::vector<std::pair<std::string, RecordValue>>;
+
+/// A JSON object in one line. NaN and infinities, which JSON does not have, become null.
+std::string to_json(const Record& record);
+
+/// A JSON list, one record a line.
+std::string to_json(const std::vector<Record>& records);
+
+}  // namespace mnemosyne::io
