@@ -12,6 +12,10 @@ UpdateResult PerParameterRule::update(at::TensorList grads, const State& state,
   for (size_t i = 0; i < params.size(); ++i) {
     const at::ScalarType dtype = compute_dtype(params[i]);
     count_step(result.state[i]);
+    if (params[i].numel() == 0) {
+      result.updates.push_back(zeros_for(params[i]));
+      continue;
+    }
     result.updates.push_back(
         update_one(grads[i].to(dtype), result.state[i], params[i].detach().to(dtype), options));
   }
@@ -28,6 +32,7 @@ void PerParameterRule::step_one_(const at::Tensor& grad, ParamState& state, cons
                                  const StepOptions& options) const {
   const at::ScalarType dtype = compute_dtype(param);
   count_step(state);
+  if (param.numel() == 0) return;
   param.sub_(update_one(grad.to(dtype), state, param.to(dtype), options));
 }
 

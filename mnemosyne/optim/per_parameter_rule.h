@@ -15,9 +15,9 @@ class PerParameterRule : public UpdateRule {
              const StepOptions& options) const override;
 
  protected:
-  /// The update of one parameter. `grad` and `param` are in the compute dtype and only read;
-  /// `state` is written in place, its step counter has counted this step already. The result is a
-  /// new tensor and includes the weight decay.
+  /// The update of one parameter that is not empty. `grad` and `param` are in the compute dtype and
+  /// only read; `state` is written in place, its step counter has counted this step already. The
+  /// result is a new tensor and includes the weight decay.
   virtual at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                                 const StepOptions& options) const = 0;
 

@@ -1,10 +1,12 @@
 #include "mnemosyne/optim/rules.h"
 
 #include "mnemosyne/core/registry.h"
+#include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/muon.h"
 #include "mnemosyne/optim/orthogonal.h"
+#include "mnemosyne/optim/schedule_free.h"
 #include "mnemosyne/optim/sgd.h"
 
 namespace mnemosyne::optim {
@@ -15,11 +17,13 @@ using RuleRegistry = Registry<std::shared_ptr<UpdateRule>(const std::string& opt
 // Every rule: one line here, one make_X(options_json) beside the rule.
 const RuleRegistry& registry() {
   static const RuleRegistry rules("optimizer", {
+                                                   {"adafactor", make_adafactor},
                                                    {"adam", make_adam},
                                                    {"adamw", make_adamw},
                                                    {"mnemosyne", make_mnemosyne_rule},
                                                    {"muon", make_muon},
                                                    {"orthogonal", make_orthogonal_rule},
+                                                   {"schedule-free", make_schedule_free},
                                                    {"sgd", make_sgd},
                                                });
   return rules;

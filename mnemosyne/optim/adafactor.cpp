@@ -1,0 +1,97 @@
+#include "mnemosyne/optim/adafactor.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "mnemosyne/optim/rule_options.h"
+
+namespace mnemosyne::optim {
+
+static void bind(OptionVisitor& visit, AdafactorOptions& options) {
+  visit("beta2_decay", options.beta2_decay);
+  visit("clip_threshold", options.clip_threshold);
+  visit("smallest_scale", options.smallest_scale);
+}
+
+namespace {
+
+enum Slot { kStep, kRow, kColumn, kVariance };
+
+// As torch: the machine epsilon of the dtype keeps roots and means away from zero.
+double smallest_root(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                             : std::numeric_limits<float>::epsilon();
+}
+
+double root_mean_square(const at::Tensor& tensor) {
+  return at::linalg_vector_norm(tensor).item<double>() /
+         std::sqrt(static_cast<double>(tensor.numel()));
+}
+
+at::Tensor mean_square(const at::Tensor& grad, int64_t dim) {
+  return at::linalg_vector_norm(grad, 2, dim, /*keepdim=*/true)
+      .square_()
+      .div_(static_cast<double>(grad.size(dim)));
+}
+
+}  // namespace
+
+Adafactor::Adafactor(const AdafactorOptions& options) : options_(options) {
+  check_option(options.beta2_decay <= 0.0, name(), "beta2_decay of at most 0", options.beta2_decay);
+  check_option(options.clip_threshold >= 1.0, name(), "clip_threshold of at least 1",
+               options.clip_threshold);
+  check_option(options.smallest_scale >= 0.0, name(), "smallest_scale of at least 0",
+               options.smallest_scale);
+}
+
+std::string Adafactor::options_json() const { return write_options(options_); }
+
+std::vector<std::string> Adafactor::state_names() const {
+  return {"step", "row", "column", "variance"};
+}
+
+ParamState Adafactor::init(const at::Tensor& param) const {
+  const at::TensorOptions options =
+      param.options().dtype(compute_dtype(param)).requires_grad(false);
+  const at::Tensor none = at::empty({0}, options);
+  if (param.dim() < 2) return {new_step_counter(), none, none.clone(), zeros_for(param)};
+  std::vector<int64_t> row = param.sizes().vec(), column = row;
+  row[row.size() - 1] = 1;
+  column[column.size() - 2] = 1;
+  return {new_step_counter(), at::zeros(row, options), at::zeros(column, options), none};
+}
+
+at::Tensor Adafactor::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
+                                 const StepOptions& options) const {
+  const auto t = static_cast<double>(step_count(state));
+  const double weight = std::pow(t, options_.beta2_decay), eps = smallest_root(param);
+  at::Tensor variance;
+  if (grad.dim() >= 2) {
+    at::Tensor& row = state[kRow];
+    at::Tensor& column = state[kColumn];
+    row.lerp_(mean_square(grad, -1), weight);
+    column.lerp_(mean_square(grad, -2), weight);
+    variance = at::matmul(row, column).div_(row.mean(-2, /*keepdim=*/true).clamp_min_(eps));
+  } else {
+    state[kVariance].lerp_(grad.square(), weight);
+    variance = state[kVariance].clone();
+  }
+  at::Tensor update = variance.clamp_min_(eps * eps).rsqrt_().mul_(grad);
+  const double step = std::min(options.lr, 1.0 / std::sqrt(t)) *
+                      std::max(options_.smallest_scale, root_mean_square(param));
+  update.mul_(step / std::max(1.0, root_mean_square(update) / options_.clip_threshold));
+  if (options.weight_decay != 0.0) update.add_(param, options.lr * options.weight_decay);
+  return update;
+}
+
+std::shared_ptr<UpdateRule> make_adafactor(const std::string& options_json) {
+  return std::make_shared<Adafactor>(read_options<AdafactorOptions>("adafactor", options_json));
+}
+
+}  // namespace mnemosyne::optim

@@ -1,0 +1,96 @@
+#include "mnemosyne/optim/schedule_free.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "mnemosyne/optim/rule_options.h"
+
+namespace mnemosyne::optim {
+
+static void bind(OptionVisitor& visit, ScheduleFreeOptions& options) {
+  visit("beta1", options.beta1);
+  visit("beta2", options.beta2);
+  visit("eps", options.eps);
+  visit("warmup_steps", options.warmup_steps);
+  visit("lr_power", options.lr_power);
+}
+
+namespace {
+
+enum Slot { kStep, kSquares, kFast, kWeightSum, kLargestLr };
+
+double& scalar(const at::Tensor& tensor) { return *tensor.mutable_data_ptr<double>(); }
+
+}  // namespace
+
+ScheduleFree::ScheduleFree(const ScheduleFreeOptions& options) : options_(options) {
+  check_option(options.beta1 > 0.0 && options.beta1 < 1.0, name(), "beta1 in (0, 1)",
+               options.beta1);
+  check_option(options.beta2 >= 0.0 && options.beta2 < 1.0, name(), "beta2 in [0, 1)",
+               options.beta2);
+  check_option(options.eps >= 0.0, name(), "eps of at least 0", options.eps);
+  check_option(options.warmup_steps >= 0, name(), "warmup_steps of at least 0",
+               static_cast<double>(options.warmup_steps));
+  check_option(options.lr_power >= 0.0, name(), "lr_power of at least 0", options.lr_power);
+}
+
+std::string ScheduleFree::options_json() const { return write_options(options_); }
+
+std::vector<std::string> ScheduleFree::state_names() const {
+  return {"step", "v", "z", "weight_sum", "largest_lr"};
+}
+
+ParamState ScheduleFree::init(const at::Tensor& param) const {
+  return {new_step_counter(), zeros_for(param), zeros_for(param).copy_(param.detach()),
+          at::zeros({}, at::kDouble), at::zeros({}, at::kDouble)};
+}
+
+at::Tensor ScheduleFree::update_one(const at::Tensor& grad, ParamState& state,
+                                    const at::Tensor& param, const StepOptions& options) const {
+  const auto t = static_cast<double>(step_count(state));
+  const double warmup = options_.warmup_steps > 0
+                            ? std::min(1.0, t / static_cast<double>(options_.warmup_steps))
+                            : 1.0;
+  const double lr = options.lr * warmup;
+  double& largest_lr = scalar(state[kLargestLr]);
+  largest_lr = std::max(largest_lr, lr);
+  const double weight = std::pow(largest_lr, options_.lr_power);
+  double& weight_sum = scalar(state[kWeightSum]);
+  weight_sum += weight;
+  const double share = weight_sum > 0.0 ? weight / weight_sum : 0.0;
+
+  at::Tensor& squares = state[kSquares];
+  at::Tensor& fast = state[kFast];
+  squares.mul_(options_.beta2).addcmul_(grad, grad, 1.0 - options_.beta2);
+  const double root_scale = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t));
+  at::Tensor direction = grad.div(squares.sqrt().mul_(root_scale).add_(options_.eps));
+  if (options.weight_decay != 0.0) direction.add_(param, options.weight_decay);
+
+  at::Tensor update = param.sub(fast).mul_(share);
+  update.add_(direction, lr * (1.0 - options_.beta1 * (1.0 - share)));
+  fast.sub_(direction, lr);
+  return update;
+}
+
+std::vector<at::Tensor> ScheduleFree::evaluation_params(const State& state,
+                                                        at::TensorList params) const {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> averages;
+  averages.reserve(params.size());
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::Tensor y = params[i].detach().to(state[i][kFast].scalar_type());
+    averages.push_back(
+        y.lerp(state[i][kFast], 1.0 - 1.0 / options_.beta1).to(params[i].scalar_type()));
+  }
+  return averages;
+}
+
+std::shared_ptr<UpdateRule> make_schedule_free(const std::string& options_json) {
+  return std::make_shared<ScheduleFree>(
+      read_options<ScheduleFreeOptions>("schedule-free", options_json));
+}
+
+}  // namespace mnemosyne::optim
