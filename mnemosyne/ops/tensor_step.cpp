@@ -1,0 +1,152 @@
+#include "mnemosyne/ops/tensor_step.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "mnemosyne/kernels/tensor_step.h"
+#include "mnemosyne/ops/orthogonalize.h"
+
+namespace mnemosyne::ops {
+namespace {
+
+constexpr int64_t kChunk = 16384;
+
+struct Chunk {
+  size_t item;
+  int64_t begin;
+  int64_t size;
+};
+
+std::vector<Chunk> split(const std::vector<TensorStepItem>& items, bool only_matrices = false) {
+  std::vector<Chunk> chunks;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (only_matrices && items[i].rows == 0) continue;
+    const int64_t size = items[i].param.numel();
+    for (int64_t begin = 0; begin < size; begin += kChunk) {
+      chunks.push_back({i, begin, std::min(kChunk, size - begin)});
+    }
+  }
+  return chunks;
+}
+
+template <typename Function>
+void for_each_chunk(const std::vector<Chunk>& chunks, const Function& function) {
+  at::parallel_for(0, static_cast<int64_t>(chunks.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) function(c, chunks[c]);
+  });
+}
+
+float* data(const at::Tensor& tensor, int64_t offset) {
+  return tensor.defined() ? tensor.data_ptr<float>() + offset : nullptr;
+}
+
+TensorSums& operator+=(TensorSums& total, const kernels::ChunkSums& chunk) {
+  total.grad_dot_momentum += chunk.grad_dot_momentum;
+  total.grad_squared += chunk.grad_squared;
+  total.old_squared += chunk.old_squared;
+  total.new_squared += chunk.new_squared;
+  total.param_squared += chunk.param_squared;
+  total.second_moment += chunk.second_moment;
+  total.zeros += chunk.zeros;
+  return total;
+}
+
+// The scratch directions of all matrices, one after the other; kept by each thread between steps.
+struct Directions {
+  std::vector<float> values;
+  std::vector<int64_t> offsets;     // per item, -1 for those that are no matrices
+  std::vector<MatrixRef> matrices;  // those with something in them
+
+  void layout(const std::vector<TensorStepItem>& items) {
+    offsets.clear();
+    matrices.clear();
+    int64_t total = 0;
+    for (const TensorStepItem& item : items) {
+      offsets.push_back(item.rows > 0 ? total : -1);
+      if (item.rows > 0) total += item.param.numel();
+    }
+    if (static_cast<int64_t>(values.size()) < total) values.resize(total);
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (offsets[i] < 0 || items[i].param.numel() == 0) continue;
+      const int64_t rows = items[i].rows;
+      matrices.push_back({values.data() + offsets[i], rows, items[i].param.numel() / rows});
+    }
+  }
+};
+
+kernels::ApplyParams apply_params(const TensorStepItem& item, const TensorCoefficients& c,
+                                  const Chunk& chunk) {
+  kernels::ApplyParams p{};
+  p.param = data(item.param, chunk.begin);
+  p.grad = data(item.grad, chunk.begin);
+  p.momentum = data(item.momentum, chunk.begin);
+  p.second_moment = data(item.second_moment, chunk.begin);
+  p.size = chunk.size;
+  p.step = static_cast<float>(c.step);
+  p.decay = static_cast<float>(c.decay);
+  p.scale = 1.0f;
+  p.mixture = static_cast<float>(c.mixture);
+  p.momentum_correction = static_cast<float>(c.momentum_correction);
+  p.second_correction = static_cast<float>(c.second_correction);
+  p.eps = static_cast<float>(c.eps);
+  p.corrected = c.corrected;
+  for (int k = 0; k < kNumReadouts; ++k) p.readouts[k] = static_cast<float>(c.readouts[k]);
+  return p;
+}
+
+}  // namespace
+
+std::vector<TensorSums> update_moments_(const std::vector<TensorStepItem>& items,
+                                        const std::vector<TensorCoefficients>& coefficients,
+                                        bool with_sums) {
+  const std::vector<Chunk> chunks = split(items);
+  std::vector<kernels::ChunkSums> partial(with_sums ? chunks.size() : 0);
+  for_each_chunk(chunks, [&](int64_t c, const Chunk& chunk) {
+    const TensorStepItem& item = items[chunk.item];
+    const TensorCoefficients& coefficient = coefficients[chunk.item];
+    kernels::update_moments(
+        {data(item.grad, chunk.begin), data(item.param, chunk.begin),
+         data(item.momentum, chunk.begin), data(item.second_moment, chunk.begin), chunk.size,
+         static_cast<float>(coefficient.momentum_decay),
+         static_cast<float>(coefficient.second_decay), with_sums ? &partial[c] : nullptr});
+  });
+  if (!with_sums) return {};
+  std::vector<TensorSums> sums(items.size());
+  for (size_t c = 0; c < chunks.size(); ++c) sums[chunks[c].item] += partial[c];
+  return sums;
+}
+
+void apply_directions_(const std::vector<TensorStepItem>& items,
+                       const std::vector<TensorCoefficients>& coefficients,
+                       const std::vector<TensorSums>& sums) {
+  thread_local Directions directions;
+  // Worker threads have to see this thread's buffers, not their own.
+  Directions& own = directions;
+  own.layout(items);
+  for_each_chunk(split(items, true), [&](int64_t, const Chunk& chunk) {
+    const TensorStepItem& item = items[chunk.item];
+    kernels::blend_direction({data(item.grad, chunk.begin), data(item.momentum, chunk.begin),
+                              own.values.data() + own.offsets[chunk.item] + chunk.begin, chunk.size,
+                              static_cast<float>(coefficients[chunk.item].blend)});
+  });
+  orthogonalize_(own.matrices.data(), static_cast<int64_t>(own.matrices.size()));
+  for_each_chunk(split(items), [&](int64_t, const Chunk& chunk) {
+    const TensorStepItem& item = items[chunk.item];
+    const int64_t size = item.param.numel();
+    kernels::ApplyParams p = apply_params(item, coefficients[chunk.item], chunk);
+    if (item.rows > 0) {
+      p.direction = own.values.data() + own.offsets[chunk.item] + chunk.begin;
+      const int64_t longer = std::max(item.rows, size / item.rows);
+      p.scale = static_cast<float>(0.2 * std::sqrt(static_cast<double>(longer)));
+    }
+    if (!sums.empty()) {
+      p.mean_second_moment =
+          p.second_correction * static_cast<float>(sums[chunk.item].second_moment / size);
+    }
+    kernels::apply_direction(p);
+  });
+}
+
+}  // namespace mnemosyne::ops

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mnemosyne/optim/orthogonal.h"
+
+namespace mnemosyne::optim {
+
+struct MnemosyneRuleOptions {
+  OrthogonalOptions base = {};  ///< The rule that the learned part corrects.
+  bool learned = true;          ///< false leaves exactly the base rule.
+};
+
+/// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
+///
+/// Two memories a coordinate, m and v (discounts b1 and b2: associative memories with constant
+/// features, spec section 2), and a few running signals a tensor. In each step
+///
+///  1. **Signals.** Per tensor, from sums that the moments' pass yields: the cosine between g and m
+///  averaged
+///     over about 5 and 50 steps, the logarithm of |g| likewise, and the largest slow average so
+///     far.
+///  2. **Controller.** K = 8 outputs z = W x from F = 18 bounded features x of the tensor (see
+///     `feature_names`), four of them averages over all tensors of the step. From them
+///
+///         step    s <- s exp(1.2 tanh z0)              between .30 and 3.3 times the base's
+///         blend   n <- n exp(1.5 tanh z1)              weight of g in d = m + n (g - m)
+///         mixture w = tanh(z2) / 2                     of the Adam-like direction a
+///         readouts c_k = 2 z_{3+k}, k = 0..4
+///
+///  3. **Coordinates.** With D the base direction, a = m^ / (sqrt v^ + eps), u = 5 D for a matrix
+///  and D for
+///     a vector, gn = g / (sqrt v^ + eps) and soft(x) = x / (1 + |x|),
+///
+///         h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (v^ / (v^ + mean v^) -
+///         1/2) p <- p - s (D + w a) (1 + 3/4 soft h)
+///
+///     so that a coordinate moves between 1/4 and 7/4 of what its tensor does: the sign never
+///     changes.
+///
+/// With W = 0 every correction vanishes and the rule is the base rule. Nothing depends on the scale
+/// of the loss or on names of layers. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes
+/// for matrices with `learned = false`).
+///
+/// The associative memory over time is the method's (arXiv 2302.01128); base, controller and bounds
+/// are ours.
+class MnemosyneRule : public UpdateRule {
+ public:
+  explicit MnemosyneRule(MnemosyneRuleOptions options = {}, at::Tensor controller = {});
+
+  std::string name() const override { return "mnemosyne"; }
+  std::vector<std::string> state_names() const override;
+  ParamState init(const at::Tensor& param) const override;
+  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
+                      const StepOptions& options) const override;
+  void step_(at::TensorList grads, State& state, at::TensorList params,
+             const StepOptions& options) const override;
+  double default_lr() const override { return 1.0; }
+  std::string options_json() const override;
+  NamedTensors weights() const override;
+  std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
+
+  /// What the columns of the controller's W [K, F] are multiplied with, and what its rows decide.
+  static const std::vector<std::string>& feature_names();
+  static const std::vector<std::string>& output_names();
+
+ private:
+  MnemosyneRuleOptions options_;
+  OrthogonalRule base_;
+  at::Tensor controller_;  // [K, F]
+};
+
+std::shared_ptr<UpdateRule> make_mnemosyne_rule(const std::string& options_json);
+
+}  // namespace mnemosyne::optim

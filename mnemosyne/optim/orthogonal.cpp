@@ -1,0 +1,165 @@
+#include "mnemosyne/optim/orthogonal.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/optim/rule_options.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+enum Slot { kStep, kMomentum, kSecondMoment };
+
+void validate(const OrthogonalOptions& options) {
+  const std::string rule = "orthogonal";
+  const auto is_decay = [](double value) { return value >= 0.0 && value < 1.0; };
+  check_option(options.lr >= 0.0, rule, "lr of at least 0", options.lr);
+  check_option(is_decay(options.momentum), rule, "momentum in [0, 1)", options.momentum);
+  check_option(is_decay(options.beta1), rule, "beta1 in [0, 1)", options.beta1);
+  check_option(is_decay(options.beta2), rule, "beta2 in [0, 1)", options.beta2);
+  check_option(options.eps >= 0.0, rule, "eps of at least 0", options.eps);
+  check_option(options.warmup_steps >= 0, rule, "warmup_steps of at least 0",
+               static_cast<double>(options.warmup_steps));
+  check_option(options.decay_steps > 0.0, rule, "decay_steps above 0", options.decay_steps);
+}
+
+}  // namespace
+
+int64_t matrix_rows(const at::Tensor& param) {
+  if (param.dim() < 2 || param.numel() == 0) return 0;
+  const int64_t rows = param.size(0);
+  return rows > 1 && param.numel() > rows ? rows : 0;
+}
+
+double base_step_size(const OrthogonalOptions& options, const StepOptions& step, int64_t t) {
+  const double warmup =
+      options.warmup_steps > 0
+          ? std::min(1.0, static_cast<double>(t) / static_cast<double>(options.warmup_steps))
+          : 1.0;
+  const double before = static_cast<double>(t - 1);
+  double schedule = 1.0 / std::sqrt(1.0 + before / options.decay_steps);
+  if (step.num_steps) {
+    const double progress = std::min(1.0, before / static_cast<double>(*step.num_steps));
+    schedule = 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
+  }
+  return step.lr * options.lr * warmup * schedule;
+}
+
+ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
+                                          int64_t t, bool matrix) {
+  ops::TensorCoefficients c;
+  c.momentum_decay = matrix ? options.momentum : options.beta1;
+  c.second_decay = options.beta2;
+  c.momentum_correction = 1.0 / (1.0 - std::pow(c.momentum_decay, t));
+  c.second_correction = 1.0 / (1.0 - std::pow(c.second_decay, t));
+  c.eps = options.eps;
+  c.step = base_step_size(options, step, t);
+  c.decay = c.step * step.weight_decay;
+  c.blend = 1.0 - options.momentum;
+  return c;
+}
+
+at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows) {
+  const at::Tensor matrix = d.detach().reshape({rows, -1});
+  const double longer = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
+  return (0.2 * std::sqrt(longer) * ops::orthogonalize_reference(matrix)).view(d.sizes());
+}
+
+OrthogonalRule::OrthogonalRule(OrthogonalOptions options) : options_(options) { validate(options); }
+
+std::vector<std::string> OrthogonalRule::state_names() const {
+  return {"step", "momentum", "second_moment"};
+}
+
+ParamState OrthogonalRule::init(const at::Tensor& param) const {
+  const bool matrix = matrix_rows(param) > 0;
+  return {new_step_counter(), zeros_for(param),
+          matrix ? at::empty({0}, zeros_for(param).options()) : zeros_for(param)};
+}
+
+UpdateResult OrthogonalRule::update(at::TensorList grads, const State& state, at::TensorList params,
+                                    const StepOptions& options) const {
+  UpdateResult result;
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::Tensor g = grads[i].to(compute_dtype(params[i]));
+    const int64_t t = step_count(state[i]) + 1, rows = matrix_rows(params[i]);
+    const ops::TensorCoefficients c = base_coefficients(options_, options, t, rows > 0);
+    const at::Tensor m = c.momentum_decay * state[i][kMomentum] + (1.0 - c.momentum_decay) * g;
+    at::Tensor v = state[i][kSecondMoment], direction;
+    if (rows > 0) {
+      direction = orthogonal_direction(m + c.blend * (g - m), rows);
+    } else {
+      v = c.second_decay * v + (1.0 - c.second_decay) * g * g;
+      direction = m * c.momentum_correction / ((v * c.second_correction).sqrt() + c.eps);
+    }
+    result.updates.push_back(c.step * direction + c.decay * params[i].to(direction.dtype()));
+    result.state.push_back({state[i][kStep] + 1, m, v});
+  }
+  return result;
+}
+
+void OrthogonalRule::step_(at::TensorList grads, State& state, at::TensorList params,
+                           const StepOptions& options) const {
+  if (!FusedStep::supports(grads, params)) return UpdateRule::step_(grads, state, params, options);
+  const at::NoGradGuard no_grad;
+  FusedStep fused(grads, state, params);
+  std::vector<ops::TensorCoefficients> coefficients;
+  for (size_t i = 0; i < params.size(); ++i) {
+    coefficients.push_back(
+        base_coefficients(options_, options, step_count(state[i]), fused.items()[i].rows > 0));
+  }
+  ops::update_moments_(fused.items(), coefficients, false);
+  ops::apply_directions_(fused.items(), coefficients, {});
+  fused.finish();
+}
+
+std::string OrthogonalRule::options_json() const { return write_options(options_); }
+
+void bind(OptionVisitor& visit, OrthogonalOptions& options) {
+  visit("lr", options.lr);
+  visit("momentum", options.momentum);
+  visit("beta1", options.beta1);
+  visit("beta2", options.beta2);
+  visit("eps", options.eps);
+  visit("warmup_steps", options.warmup_steps);
+  visit("decay_steps", options.decay_steps);
+}
+
+std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json) {
+  return std::make_shared<OrthogonalRule>(
+      read_options<OrthogonalOptions>("orthogonal", options_json));
+}
+
+bool FusedStep::supports(at::TensorList grads, at::TensorList params) {
+  const auto fits = [](const at::Tensor& t) {
+    return t.device().is_cpu() && t.layout() == at::kStrided && t.scalar_type() != at::kDouble;
+  };
+  return std::all_of(params.begin(), params.end(), fits) &&
+         std::all_of(grads.begin(), grads.end(), fits);
+}
+
+FusedStep::FusedStep(at::TensorList grads, State& state, at::TensorList params) : params_(params) {
+  for (size_t i = 0; i < params.size(); ++i) {
+    *state[i][0].mutable_data_ptr<int64_t>() += 1;
+    ops::TensorStepItem& item = items_.emplace_back();
+    item.param = params[i].detach().to(at::kFloat).contiguous();
+    item.grad = grads[i].detach().to(at::kFloat).contiguous();
+    item.momentum = state[i][1];
+    if (state[i][2].numel() == params[i].numel()) item.second_moment = state[i][2];
+    item.rows = matrix_rows(params[i]);
+  }
+}
+
+void FusedStep::finish() {
+  for (size_t i = 0; i < items_.size(); ++i) {
+    if (!items_[i].param.is_alias_of(params_[i])) params_[i].copy_(items_[i].param);
+  }
+}
+
+}  // namespace mnemosyne::optim

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mnemosyne/ops/tensor_step.h"
+#include "mnemosyne/optim/update_rule.h"
+
+namespace mnemosyne::optim {
+
+class OptionVisitor;
+
+struct OrthogonalOptions {
+  double lr = 1e-2;           ///< Step size before the schedule; StepOptions::lr multiplies it.
+  double momentum = 0.95;     ///< Decay of the momentum of a matrix.
+  double beta1 = 0.9;         ///< Decay of the momentum of a vector.
+  double beta2 = 0.99;        ///< Decay of the second moment.
+  double eps = 1e-8;          ///< Beside the root of the second moment.
+  int64_t warmup_steps = 10;  ///< The step size grows linearly over the first ones.
+  double decay_steps =
+      100.0;  ///< Without num_steps: the step falls as 1 / sqrt(1 + t / decay_steps).
+};
+
+/// Orthogonalised momentum on matrices, Adam on the rest, and a schedule that needs no tuning.
+///
+/// For a tensor of two dimensions and more, seen as a matrix [shape[0], rest] with at least two
+/// rows and columns:
+///
+///     m <- b m + (1 - b) g          d = m + (1 - b) (g - m)         (Nesterov)
+///     p <- p - s_t .2 sqrt(max(rows, columns)) orthogonalize(d)
+///
+/// for every other tensor Adam with the same step size s_t. s_t = lr min(1, t / warmup) c_t, where
+/// c_t falls as a half cosine to zero when StepOptions::num_steps is given and as 1 / sqrt(1 + t /
+/// decay) otherwise; t counts the parameter's own steps. The factor .2 sqrt(max) gives a matrix the
+/// root mean square of a typical Adam step, so that one step size serves both.
+///
+/// State: 4 bytes a parameter for matrices, 8 for vectors. This is what the default Mnemosyne
+/// starts from.
+///
+///     auto rule = optim::make_rule("orthogonal");
+///
+/// The idea is Muon's (Jordan 2024); scale, schedule and the choice of tensors are ours.
+class OrthogonalRule : public UpdateRule {
+ public:
+  /// InputError for a value out of range.
+  explicit OrthogonalRule(OrthogonalOptions options = {});
+
+  std::string name() const override { return "orthogonal"; }
+  std::vector<std::string> state_names() const override;
+  ParamState init(const at::Tensor& param) const override;
+  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
+                      const StepOptions& options) const override;
+  void step_(at::TensorList grads, State& state, at::TensorList params,
+             const StepOptions& options) const override;
+  double default_lr() const override { return 1.0; }
+  std::string options_json() const override;
+
+  const OrthogonalOptions& options() const { return options_; }
+
+ private:
+  OrthogonalOptions options_;
+};
+
+/// Names the fields for their JSON form (rule_options.h).
+void bind(OptionVisitor& visit, OrthogonalOptions& options);
+
+std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json);
+
+/// The number of rows of the matrix that a parameter is treated as, 0 when it is treated as a
+/// vector.
+int64_t matrix_rows(const at::Tensor& param);
+
+/// s_t at the t-th step of a parameter, t = 1, 2, ...
+double base_step_size(const OrthogonalOptions& options, const StepOptions& step, int64_t t);
+
+/// How the base rule moves a tensor at its t-th step.
+ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
+                                          int64_t t, bool matrix);
+
+/// d of any shape -> .2 sqrt(max(rows, columns)) orthogonalize(d), in d's shape; detached.
+at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows);
+
+/// A parameter list ready for the fused kernels: contiguous float32 stand-ins where a parameter or
+/// gradient is anything else, written back by `finish`.
+class FusedStep {
+ public:
+  /// Whether all tensors can go through the fused kernels (on the CPU, not float64).
+  static bool supports(at::TensorList grads, at::TensorList params);
+
+  /// `state[i]` holds step, momentum and second moment at 0, 1 and 2; step counters are advanced.
+  FusedStep(at::TensorList grads, State& state, at::TensorList params);
+
+  const std::vector<ops::TensorStepItem>& items() const { return items_; }
+
+  /// Copies stand-ins back into the parameters.
+  void finish();
+
+ private:
+  at::TensorList params_;
+  std::vector<ops::TensorStepItem> items_;
+};
+
+}  // namespace mnemosyne::optim
