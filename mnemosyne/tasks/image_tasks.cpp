@@ -1,0 +1,84 @@
+#include "mnemosyne/tasks/image_tasks.h"
+
+#include <utility>
+
+#include "mnemosyne/tasks/layers.h"
+
+namespace mnemosyne::tasks {
+namespace {
+
+/// What classification and reconstruction have in common: a model and its images.
+class ImageTask : public Task {
+ public:
+  ImageTask(std::string name, std::shared_ptr<const Model> model,
+            std::shared_ptr<const ImageData> data, const ImageBatchOptions& options)
+      : name_(std::move(name)),
+        model_(std::move(model)),
+        data_(std::move(data)),
+        options_(options) {}
+
+  std::string name() const override { return name_; }
+
+  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
+
+  std::vector<std::string> param_names() const override { return model_->params().names(); }
+
+  std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
+    return image_stream(data_, options_, seed);
+  }
+
+  std::vector<Batch> validation_batches() const override {
+    return image_validation(*data_, options_);
+  }
+
+ protected:
+  const Model& model() const { return *model_; }
+
+ private:
+  std::string name_;
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const ImageData> data_;
+  ImageBatchOptions options_;
+};
+
+class Classification : public ImageTask {
+ public:
+  using ImageTask::ImageTask;
+
+  at::Tensor loss(at::TensorList params, const Batch& batch) const override {
+    return stacked_cross_entropy(model().forward(params, batch[0]), batch[1]);
+  }
+
+  at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
+    return stacked_accuracy(model().forward(params, batch[0]), batch[1]);
+  }
+};
+
+class Reconstruction : public ImageTask {
+ public:
+  using ImageTask::ImageTask;
+
+  at::Tensor loss(at::TensorList params, const Batch& batch) const override {
+    return stacked_squared_error(model().forward(params, batch[0]), batch[0].flatten(1));
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<const Task> make_classification(std::string name,
+                                                std::shared_ptr<const Model> model,
+                                                std::shared_ptr<const ImageData> data,
+                                                const ImageBatchOptions& options) {
+  return std::make_shared<Classification>(std::move(name), std::move(model), std::move(data),
+                                          options);
+}
+
+std::shared_ptr<const Task> make_reconstruction(std::string name,
+                                                std::shared_ptr<const Model> model,
+                                                std::shared_ptr<const ImageData> data,
+                                                const ImageBatchOptions& options) {
+  return std::make_shared<Reconstruction>(std::move(name), std::move(model), std::move(data),
+                                          options);
+}
+
+}  // namespace mnemosyne::tasks

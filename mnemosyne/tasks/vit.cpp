@@ -1,0 +1,68 @@
+#include "mnemosyne/tasks/vit.h"
+
+#include "mnemosyne/core/error.h"
+
+namespace mnemosyne::tasks {
+namespace {
+
+int64_t num_patches(const VitOptions& options) {
+  const int64_t side = options.image_size / options.patch_size;
+  return side * side;
+}
+
+ParamList declare(const VitOptions& options) {
+  const int64_t width = options.transformer.width;
+  ParamList params;
+  params.linear("patch_embedding", options.channels * options.patch_size * options.patch_size,
+                width);
+  params.add("position_embedding", {num_patches(options), width}, {Init::Kind::kNormal, 0.02});
+  declare_blocks(params, options.transformer);
+  params.layer_norm("norm", width);
+  params.linear("head", width, options.num_classes);
+  return params;
+}
+
+class Vit : public Model {
+ public:
+  explicit Vit(const VitOptions& options) : Model(declare(options)), options_(options) {}
+
+  at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
+    const int64_t batch = inputs.size(0), tokens = num_patches(options_);
+    const int64_t width = options_.transformer.width;
+    ParamCursor cursor(params);
+    at::Tensor x = stacked_linear(patches(inputs), cursor.affine());
+    const int64_t members = x.size(0);
+    const at::Tensor& position = cursor.next();
+    x = x.unflatten(1, {batch, tokens}).add(position.unsqueeze(1)).contiguous();
+    x = forward_blocks(x.view({members, batch * tokens, width}), tokens, cursor,
+                       options_.transformer);
+    x = x.view({members, batch, tokens, width}).mean(2);
+    x = stacked_layer_norm(x, cursor.affine());
+    return stacked_linear(x, cursor.affine());
+  }
+
+ private:
+  // [B,C,H,W] to one row of C * patch * patch pixels for every patch of every image.
+  at::Tensor patches(const at::Tensor& images) const {
+    const int64_t size = options_.patch_size, side = options_.image_size / size;
+    return images.reshape({images.size(0), options_.channels, side, size, side, size})
+        .permute({0, 2, 4, 1, 3, 5})
+        .reshape({-1, options_.channels * size * size});
+  }
+
+  VitOptions options_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Model> make_vit(const VitOptions& options) {
+  options.transformer.validate();
+  if (options.patch_size < 1 || options.image_size % options.patch_size != 0) {
+    throw InputError("[vit] expected a patch size that divides " +
+                     std::to_string(options.image_size) + ", got " +
+                     std::to_string(options.patch_size));
+  }
+  return std::make_shared<Vit>(options);
+}
+
+}  // namespace mnemosyne::tasks
