@@ -1,0 +1,86 @@
+#include "mnemosyne/meta/perturbation.h"
+
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/tasks/random.h"
+
+namespace mnemosyne::meta {
+namespace {
+
+struct Scale {
+  std::string name;
+  double factor;
+};
+
+Scale parse_scale(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && equals > 0) {
+    try {
+      size_t used = 0;
+      const double factor = std::stod(text.substr(equals + 1), &used);
+      if (used == text.size() - equals - 1 && factor > 0) return {text.substr(0, equals), factor};
+    } catch (const std::exception&) {
+      // Falls through to the one message below.
+    }
+  }
+  throw InputError("[sigma_scales] expected NAME=FACTOR with FACTOR > 0, got \"" + text + "\"");
+}
+
+}  // namespace
+
+at::Tensor perturbation_scale(const NamedTensors& weights, const std::vector<std::string>& scales) {
+  const at::Tensor result = at::ones_like(flatten(weights));
+  for (const std::string& text : scales) {
+    const Scale scale = parse_scale(text);
+    bool fits = false;
+    int64_t offset = 0;
+    for (const auto& [name, tensor] : weights) {
+      if (name.find(scale.name) != std::string::npos) {
+        result.narrow(0, offset, tensor.numel()).fill_(scale.factor);
+        fits = true;
+      }
+      offset += tensor.numel();
+    }
+    if (!fits) {
+      throw InputError("[sigma_scales] expected part of a weight's name, got \"" + scale.name +
+                       "\"");
+    }
+  }
+  return result;
+}
+
+at::Tensor perturbation_noise(const at::Tensor& theta, int64_t num_pairs, uint64_t seed) {
+  return at::randn({num_pairs, theta.numel()}, tasks::tensor_generator(seed), theta.options());
+}
+
+std::vector<Member> perturbed_members(const optim::UpdateRule& rule, const at::Tensor& offsets,
+                                      const Run& run) {
+  const NamedTensors weights = rule.weights();
+  const at::Tensor theta = flatten(weights).detach();
+  std::vector<Member> members;
+  for (int64_t k = 0; k < offsets.size(0); ++k) {
+    for (const double sign : {1.0, -1.0}) {
+      const at::Tensor perturbed = theta.add(offsets[k], sign);
+      members.push_back(
+          {.rule = rule.with_weights(unflatten(perturbed, weights)), .options = run.options()});
+    }
+  }
+  return members;
+}
+
+at::Tensor antithetic_gradient(const std::vector<double>& fitness, const at::Tensor& noise,
+                               const at::Tensor& scale, double sigma) {
+  const int64_t pairs = noise.size(0);
+  std::vector<double> coefficients;
+  for (int64_t k = 0; k < pairs; ++k) {
+    const double difference =
+        fitness[static_cast<size_t>(2 * k)] - fitness[static_cast<size_t>(2 * k + 1)];
+    coefficients.push_back(difference / (2 * sigma * static_cast<double>(pairs)));
+  }
+  return at::tensor(coefficients, noise.options()).unsqueeze(1).mul(noise).sum(0).div(scale);
+}
+
+}  // namespace mnemosyne::meta
