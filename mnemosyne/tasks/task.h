@@ -12,8 +12,8 @@ namespace mnemosyne::tasks {
 /// What a network sees in one step: inputs and targets, in the order that the task's loss expects.
 using Batch = std::vector<at::Tensor>;
 
-/// The training batches of one run, a pure function of the seed it was made with and the step number:
-/// a resumed run sees what an uninterrupted one would have seen.
+/// The training batches of one run, a pure function of the seed it was made with and the step
+/// number: a resumed run sees what an uninterrupted one would have seen.
 class BatchStream {
  public:
   virtual ~BatchStream() = default;
@@ -22,20 +22,22 @@ class BatchStream {
 
 /// A training problem: a network, its data and its loss.
 ///
-/// Parameters are *stacked*: P networks of one architecture are trained side by side on the same batch,
-/// each tensor with a leading dimension of P members. One network is P = 1. Members never influence one
-/// another, so the gradient of the summed loss holds every member's own gradient; this is what makes a
-/// grid of learning rates or a population of perturbed optimizers one batched network.
+/// Parameters are *stacked*: P networks of one architecture are trained side by side on the same
+/// batch, each tensor with a leading dimension of P members. One network is P = 1. Members never
+/// influence one another, so the gradient of the summed loss holds every member's own gradient;
+/// this is what makes a grid of learning rates or a population of perturbed optimizers one batched
+/// network.
 ///
-/// P = members, B = batch; tensors are float32 on the CPU. Everything is const and safe to call from
-/// several threads; a BatchStream belongs to one thread.
+/// P = members, B = batch; tensors are float32 on the CPU. Everything is const and safe to call
+/// from several threads; a BatchStream belongs to one thread.
 class Task {
  public:
   virtual ~Task() = default;
 
   virtual std::string name() const = 0;
 
-  /// Initial parameters of one network (no leading dimension), each at least 1-d, the same for the same seed.
+  /// Initial parameters of one network (no leading dimension), each at least 1-d, the same for the
+  /// same seed.
   virtual std::vector<at::Tensor> init(uint64_t seed) const = 0;
 
   /// Names of the parameters, in the order of `init`: "blocks.0.attention.query.weight".
