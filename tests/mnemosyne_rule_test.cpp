@@ -1,0 +1,186 @@
+#include "mnemosyne/optim/mnemosyne_rule.h"
+
+#include <cmath>
+#include <limits>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/controller.h"
+#include "mnemosyne/optim/rules.h"
+#include "testing.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+using testing::close;
+
+// Shapes of 0 to 5 dimensions, one of them longer than a chunk of the fused kernel, one without
+// elements.
+std::vector<at::Tensor> parameters(at::ScalarType dtype = at::kFloat) {
+  at::manual_seed(1);
+  std::vector<at::Tensor> params;
+  for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{},
+                                                                             {5},
+                                                                             {40, 30},
+                                                                             {1, 7},
+                                                                             {7, 1},
+                                                                             {8, 3, 3, 3},
+                                                                             {2, 2, 3, 2, 2},
+                                                                             {130, 131},
+                                                                             {20000},
+                                                                             {0, 3}}) {
+    params.push_back(at::randn(shape).mul(0.3).to(dtype));
+  }
+  return params;
+}
+
+std::vector<at::Tensor> gradients(at::TensorList params, int64_t step) {
+  at::manual_seed(100 + step);
+  std::vector<at::Tensor> grads;
+  for (const at::Tensor& p : params) grads.push_back(at::randn(p.sizes()).to(p.scalar_type()));
+  return grads;
+}
+
+std::shared_ptr<UpdateRule> with_random_controller(double scale,
+                                                   at::ScalarType dtype = at::kFloat) {
+  at::manual_seed(7);
+  const MnemosyneRule rule;
+  return rule.with_weights(
+      {{"controller", at::randn({kNumOutputs, kNumFeatures}).mul(scale).to(dtype)}});
+}
+
+void expect_same_run(const UpdateRule& pure, const UpdateRule& fused, const StepOptions& options) {
+  std::vector<at::Tensor> a = parameters(), b = parameters();
+  State state_a = init_state(pure, a), state_b = init_state(fused, b);
+  for (int64_t step = 0; step < 12; ++step) {
+    const std::vector<at::Tensor> grads = gradients(a, step);
+    const UpdateResult result = pure.update(grads, state_a, a, options);
+    for (size_t i = 0; i < a.size(); ++i) a[i] = a[i] - result.updates[i];
+    state_a = result.state;
+    fused.step_(grads, state_b, b, options);
+  }
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(close(b[i], a[i], {.rtol = 1e-4, .atol = 2e-5})) << "parameter " << i;
+    EXPECT_EQ(step_count(state_b[i]), 12);
+  }
+}
+
+TEST(OrthogonalRule, FusedStepEqualsTheReadableOne) {
+  const auto rule = make_rule("orthogonal");
+  expect_same_run(*rule, *rule, {});
+  expect_same_run(*rule, *rule, {.lr = 0.5, .weight_decay = 0.1, .num_steps = 12});
+}
+
+TEST(OrthogonalRule, StepsAMatrixByItsPolarFactor) {
+  const auto rule = make_rule("orthogonal", R"({"warmup_steps": 0})");
+  const at::Tensor p = at::zeros({6, 10}, at::kDouble);
+  at::manual_seed(3);
+  const at::Tensor g = at::randn({6, 10}, at::kDouble);
+  const UpdateResult result = rule->update({g}, init_state(*rule, {p}), {p}, {});
+  const at::Tensor singular = std::get<1>(at::linalg_svd(result.updates[0], false));
+  EXPECT_TRUE(close(singular / (1e-2 * 0.2 * std::sqrt(10.0)), at::ones({6}, at::kDouble),
+                    {.rtol = 0.2, .atol = 0}));
+}
+
+TEST(OrthogonalRule, ScheduleIsCosineOrInverseRoot) {
+  const OrthogonalOptions options;
+  EXPECT_NEAR(base_step_size(options, {}, 1), 1e-3, 1e-12) << "a tenth in the first warm-up step";
+  EXPECT_NEAR(base_step_size(options, {}, 301), 1e-2 / 2.0, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 200}, 101), 0.5e-2, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 200}, 10000), 0.0, 1e-12);
+}
+
+TEST(MnemosyneRule, ZeroControllerIsTheBaseRule) {
+  expect_same_run(*make_rule("orthogonal"), MnemosyneRule(), {});
+  expect_same_run(*make_rule("orthogonal"), MnemosyneRule({.learned = false}), {.num_steps = 12});
+}
+
+TEST(MnemosyneRule, FusedStepEqualsTheReadableOne) {
+  const auto rule = with_random_controller(0.3);
+  expect_same_run(*rule, *rule, {});
+  expect_same_run(*rule, *rule, {.lr = 2.0, .weight_decay = 0.05, .num_steps = 12});
+}
+
+TEST(MnemosyneRule, CorrectionStaysWithinItsBounds) {
+  const auto rule = with_random_controller(50.0);
+  const std::vector<at::Tensor> params = parameters(at::kDouble);
+  State state = init_state(*rule, params), base_state = init_state(MnemosyneRule(), params);
+  for (int64_t step = 0; step < 5; ++step) {
+    const std::vector<at::Tensor> grads = gradients(params, step);
+    UpdateResult learned = rule->update(grads, state, params, {});
+    const double step_size = base_step_size({}, {}, step + 1);
+    for (size_t i = 0; i < params.size(); ++i) {
+      if (params[i].numel() == 0) continue;
+      const double largest = learned.updates[i].abs().max().item<double>() / step_size;
+      // exp(1.2) x 7/4 x (|D| + |a| / 2), with |a| at most about 1 / sqrt(1 - b2) and |D| = .2
+      // sqrt(max).
+      const double rows = static_cast<double>(matrix_rows(params[i]));
+      const double longer = rows > 0 ? std::max(rows, params[i].numel() / rows) : 0.0;
+      const double bound = 1.75 * std::exp(1.2) * (std::max(0.25 * std::sqrt(longer), 10.0) + 5.0);
+      EXPECT_LE(largest, bound) << "parameter " << i;
+    }
+    state = learned.state;
+  }
+}
+
+TEST(MnemosyneRule, LossScaleDoesNotMatter) {
+  const auto rule = with_random_controller(0.3, at::kDouble);
+  for (const double scale : {1e-4, 1e4}) {
+    std::vector<at::Tensor> a = parameters(at::kDouble), b = parameters(at::kDouble);
+    State state_a = init_state(*rule, a), state_b = init_state(*rule, b);
+    for (int64_t step = 0; step < 5; ++step) {
+      const std::vector<at::Tensor> grads = gradients(a, step);
+      std::vector<at::Tensor> scaled;
+      for (const at::Tensor& g : grads) scaled.push_back(g * scale);
+      rule->step_(grads, state_a, a, {});
+      rule->step_(scaled, state_b, b, {});
+    }
+    for (size_t i = 0; i < a.size(); ++i) {
+      EXPECT_TRUE(close(b[i], a[i], {.rtol = 1e-3, .atol = 1e-4})) << "parameter " << i;
+    }
+  }
+}
+
+TEST(MnemosyneRule, UpdateIsDifferentiableInTheController) {
+  // Blend moves only the direction to be orthogonalised, which counts as a constant: row 1 has no
+  // gradient.
+  const std::vector<at::Tensor> params = parameters(at::kDouble);
+  const auto start = with_random_controller(0.3, at::kDouble);
+  const at::Tensor weights = find(start->weights(), "controller");
+  std::vector<at::Tensor> directions;
+  for (const at::Tensor& p : params) directions.push_back(at::randn(p.sizes(), at::kDouble));
+  const auto objective = [&](const at::Tensor& controller) {
+    const auto rule = start->with_weights({{"controller", controller}});
+    State state = init_state(*rule, params);
+    at::Tensor total = at::zeros({}, at::kDouble);
+    for (int64_t step = 0; step < 3; ++step) {
+      const UpdateResult result = rule->update(gradients(params, step), state, params, {});
+      for (size_t i = 0; i < params.size(); ++i) {
+        total = total + (result.updates[i] * directions[i]).sum();
+      }
+      state = result.state;
+    }
+    return total;
+  };
+  const at::Tensor leaf = weights.clone().requires_grad_(true);
+  objective(leaf).backward();
+  const double h = 1e-6;
+  for (const int64_t output : {0, 2, 3, 4, 5, 6, 7}) {
+    for (const int64_t feature : {0, 1, 7}) {
+      at::Tensor up = weights.clone(), down = weights.clone();
+      up[output][feature] += h;
+      down[output][feature] -= h;
+      const double numeric = ((objective(up) - objective(down)) / (2 * h)).item<double>();
+      EXPECT_NEAR(leaf.grad()[output][feature].item<double>(), numeric,
+                  1e-6 + 1e-4 * std::abs(numeric))
+          << MnemosyneRule::output_names()[output] << " " << feature;
+    }
+  }
+}
+
+TEST(MnemosyneRule, RefusesWeightsOfAnotherShape) {
+  EXPECT_THROW(MnemosyneRule().with_weights({{"controller", at::zeros({3, 3})}}), InputError);
+  EXPECT_THROW(MnemosyneRule().with_weights({{"other", at::zeros({3, 3})}}), InputError);
+}
+
+}  // namespace
+}  // namespace mnemosyne::optim
