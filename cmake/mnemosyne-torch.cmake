@@ -8,8 +8,10 @@ if(NOT TARGET torch)
   if(NOT Torch_DIR)
     find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
     execute_process(
-      COMMAND ${Python_EXECUTABLE} -c "import torch
-print(torch.utils.cmake_prefix_path, torch.__version__.split('+')[0], torch.version.cuda, sep=';')"
+      COMMAND ${Python_EXECUTABLE} -c "import importlib.util, os, runpy
+folder = os.path.dirname(importlib.util.find_spec('torch').origin)  # importing it would take seconds
+version = runpy.run_path(os.path.join(folder, 'version.py'))
+print(folder, version['__version__'].split('+')[0], version['cuda'], sep=';')"
       OUTPUT_VARIABLE torch_wheel
       OUTPUT_STRIP_TRAILING_WHITESPACE
       ERROR_QUIET
@@ -19,9 +21,9 @@ print(torch.utils.cmake_prefix_path, torch.__version__.split('+')[0], torch.vers
         "torch not found in ${Python_EXECUTABLE}: pip install torch, or give -DPython_EXECUTABLE or -DTorch_DIR"
       )
     endif()
-    list(POP_FRONT torch_wheel torch_prefix Torch_VERSION torch_cuda)
+    list(POP_FRONT torch_wheel torch_root Torch_VERSION torch_cuda)
     if(torch_cuda STREQUAL "None")
-      set(Torch_DIR ${torch_prefix}/Torch)
+      set(Torch_DIR ${torch_root}/share/cmake/Torch)
     endif()
   endif()
   if(Torch_DIR)
@@ -30,7 +32,6 @@ print(torch.utils.cmake_prefix_path, torch.__version__.split('+')[0], torch.vers
     find_package(Torch REQUIRED)
     unset(kineto_LIBRARY)
   else()
-    cmake_path(SET torch_root NORMALIZE ${torch_prefix}/../..)
     set(TORCH_INCLUDE_DIRS ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
     add_library(torch INTERFACE IMPORTED)
     target_include_directories(torch INTERFACE ${TORCH_INCLUDE_DIRS})

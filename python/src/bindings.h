@@ -1,0 +1,10 @@
+#pragma once
+
+#include <torch/csrc/utils/pybind.h>
+
+namespace mnemosyne::python {
+
+/// Adds the update rules and the loading of their weights: what mnemosyne/optim.py is made of.
+void bind_optim(py::module_& module);
+
+}  // namespace mnemosyne::python

@@ -1,0 +1,91 @@
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/update_rule.h"
+#include "mnemosyne/optim/weights.h"
+
+namespace mnemosyne::python {
+namespace {
+
+using optim::UpdateRule;
+using Tensors = std::vector<at::Tensor>;
+
+py::dict to_dict(const NamedTensors& tensors) {
+  py::dict result;
+  for (const auto& [name, tensor] : tensors) result[py::str(name)] = tensor;
+  return result;
+}
+
+NamedTensors from_dict(const py::dict& dict) {
+  NamedTensors result;
+  for (const auto& [name, tensor] : dict) {
+    result.emplace_back(name.cast<std::string>(), tensor.cast<at::Tensor>());
+  }
+  return result;
+}
+
+optim::State step(const UpdateRule& rule, const Tensors& grads, optim::State state,
+                  const Tensors& params, double lr, double weight_decay,
+                  std::optional<int64_t> num_steps) {
+  rule.step_(grads, state, params,
+             {.lr = lr, .weight_decay = weight_decay, .num_steps = num_steps});
+  return state;
+}
+
+std::pair<Tensors, int64_t> clean(Tensors grads) {
+  const int64_t count = optim::clean_gradients(grads);
+  return {std::move(grads), count};
+}
+
+}  // namespace
+
+void bind_optim(py::module_& module) {
+  using py::arg;
+  const py::call_guard<py::gil_scoped_release> without_gil;
+
+  py::class_<UpdateRule, std::shared_ptr<UpdateRule>>(
+      module, "Rule", "An optimizer as a pure function of gradients, state and parameters.")
+      .def_property_readonly("name", &UpdateRule::name)
+      .def_property_readonly("options", &UpdateRule::options_json,
+                             "What `make_rule` needs beside the name: a JSON object.")
+      .def_property_readonly("state_names", &UpdateRule::state_names,
+                             "Names of the tensors of one parameter's state, \"step\" first.")
+      .def_property_readonly("default_lr", &UpdateRule::default_lr)
+      .def("init", &UpdateRule::init, arg("param"), without_gil,
+           "The state of one parameter before its first step.")
+      .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
+           arg("weight_decay") = 0.0, arg("num_steps") = py::none(), without_gil,
+           "One step: writes `params`, and returns the states after it (the given ones may have\n"
+           "been written to).")
+      .def(
+          "weights", [](const UpdateRule& rule) { return to_dict(rule.weights()); },
+          "The learned weights by name; empty for hand-designed rules.")
+      .def(
+          "with_weights",
+          [](const UpdateRule& rule, const py::dict& weights) {
+            return rule.with_weights(from_dict(weights));
+          },
+          arg("weights"), "The same rule with other weights.")
+      .def_property_readonly(
+          "hash", [](const UpdateRule& rule) { return optim::weights_hash(rule); },
+          "Identifies the rule with its weights; part of every checkpoint.");
+
+  module.def("rule_names", &optim::rule_names);
+  module.def("make_rule", &optim::make_rule, arg("name"), arg("options_json") = "{}",
+             "The rule called `name`; the weights of a learned one are untrained.");
+  module.def("default_rule", &optim::default_rule, arg("name"),
+             "A learned rule with the weights that come with the library.");
+  module.def("load_rule", &optim::load_rule, arg("path"), "A rule from a weights file.");
+  module.def("clean_gradients", &clean, arg("grads"), without_gil,
+             "(gradients without NaN and infinities, how many entries there were); the given\n"
+             "tensors are not written to.");
+}
+
+}  // namespace mnemosyne::python
