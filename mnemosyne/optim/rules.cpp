@@ -3,6 +3,7 @@
 #include "mnemosyne/core/registry.h"
 #include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
+#include "mnemosyne/optim/lstm.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/muon.h"
 #include "mnemosyne/optim/orthogonal.h"
@@ -20,6 +21,8 @@ const RuleRegistry& registry() {
                                                    {"adafactor", make_adafactor},
                                                    {"adam", make_adam},
                                                    {"adamw", make_adamw},
+                                                   {"lstm", make_lstm},
+                                                   {"lstm-rnnprop", make_lstm_rnnprop},
                                                    {"mnemosyne", make_mnemosyne_rule},
                                                    {"muon", make_muon},
                                                    {"orthogonal", make_orthogonal_rule},
