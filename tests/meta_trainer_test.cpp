@@ -1,0 +1,256 @@
+#include <ATen/Parallel.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "meta_toys.h"
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/meta/config.h"
+#include "mnemosyne/meta/evolution.h"
+#include "mnemosyne/meta/parallel.h"
+#include "mnemosyne/meta/trainer.h"
+#include "testing.h"
+
+namespace mnemosyne::meta {
+namespace {
+
+using mnemosyne::testing::identical;
+using mnemosyne::testing::ToyFamily;
+using mnemosyne::testing::ToyRule;
+
+RunSampler::Families toy_families() { return {std::make_shared<ToyFamily>(0.3)}; }
+
+RunSampler toy_sampler() { return RunSampler(toy_families(), {.min_steps = 8}); }
+
+Trainer toy_trainer(std::unique_ptr<GradientEstimator> estimator, TrainerOptions options) {
+  return Trainer(std::make_shared<ToyRule>(-4, 0), std::move(estimator),
+                 Validator(toy_families(), {.tasks_per_family = 2}, 1), std::move(options));
+}
+
+TrainerOptions small_options() {
+  return {.seed = 7,
+          .num_outer_steps = 6,
+          .num_workers = 2,
+          .validate_every = 2,
+          .outer = {.learning_rate = 0.1},
+          .horizon = {.lengths = {12, 24}, .steps_per_length = 4}};
+}
+
+struct EstimatorCase {
+  const char* name;
+  std::function<std::unique_ptr<GradientEstimator>()> make;
+};
+
+class EveryEstimator : public ::testing::TestWithParam<EstimatorCase> {};
+
+TEST_P(EveryEstimator, ResumesBitForBit) {
+  Trainer whole = toy_trainer(GetParam().make(), small_options());
+  whole.run();
+
+  const std::string path = ::testing::TempDir() + "mnemosyne_resume.safetensors";
+  TrainerOptions half_options = small_options();
+  half_options.num_outer_steps = 3;
+  half_options.checkpoint_path = path;
+  half_options.num_workers = 1;
+  Trainer half = toy_trainer(GetParam().make(), half_options);
+  half.run();
+  Trainer rest = toy_trainer(GetParam().make(), small_options());
+  rest.load(path);
+  EXPECT_EQ(rest.outer_step(), 3);
+  rest.run();
+  std::filesystem::remove(path);
+
+  const NamedTensors expected = whole.checkpoint(), actual = rest.checkpoint();
+  ASSERT_EQ(expected.size(), actual.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(expected[i].first, actual[i].first);
+    if (expected[i].first == "elapsed_seconds") continue;
+    EXPECT_TRUE(identical(expected[i].second, actual[i].second)) << expected[i].first;
+  }
+  EXPECT_FALSE(identical(whole.last_weights()[0].second, ToyRule(-4, 0).weights()[0].second));
+}
+
+TEST_P(EveryEstimator, LearnsALargerRate) {
+  TrainerOptions options = small_options();
+  options.num_outer_steps = 30;
+  options.validate_every = 0;
+  Trainer trainer = toy_trainer(GetParam().make(), options);
+  trainer.run();
+  // At a rate of e^-4 the toy task has hardly moved after 24 steps.
+  EXPECT_GT(trainer.last_weights()[0].second.item<float>(), -3.0f);
+}
+
+INSTANTIATE_TEST_SUITE_P(Estimators, EveryEstimator,
+                         ::testing::Values(EstimatorCase{
+                             "evolution",
+                             [] {
+                               return std::make_unique<EvolutionEstimator>(
+                                   toy_sampler(), EvolutionOptions{.num_tasks = 2});
+                             }}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+/// A gradient that is always the same, to see what the trainer does with it.
+class FixedEstimator : public GradientEstimator {
+ public:
+  explicit FixedEstimator(MetaGradient estimate) : estimate_(std::move(estimate)) {}
+  MetaGradient estimate(const optim::UpdateRule&, const OuterStep&) override { return estimate_; }
+
+ private:
+  MetaGradient estimate_;
+};
+
+std::unique_ptr<GradientEstimator> fixed(std::vector<float> gradient, double meta_loss = 1.0) {
+  return std::make_unique<FixedEstimator>(
+      MetaGradient{.gradient = at::tensor(gradient), .meta_loss = meta_loss, .skipped = 1});
+}
+
+TEST(Trainer, SkipsAnOuterStepWithoutAnyFiniteTask) {
+  Trainer trainer = toy_trainer(fixed({1, 1}, std::nan("")), small_options());
+  const OuterReport report = trainer.step();
+  EXPECT_EQ(report.step, 1);
+  EXPECT_EQ(report.skipped, 1);
+  EXPECT_TRUE(identical(trainer.last_weights()[0].second, ToyRule(-4, 0).weights()[0].second));
+}
+
+TEST(Trainer, KeepsTheStartWhenTrainingOnlyMakesItWorse) {
+  TrainerOptions options = small_options();
+  options.outer.learning_rate = 0.5;
+  Trainer trainer = toy_trainer(fixed({1, 0}), options);  // Against the rate: ever slower.
+  std::vector<ValidationReport> validations;
+  trainer.run({.on_validation = [&](const ValidationReport& v) { validations.push_back(v); }});
+  ASSERT_EQ(validations.size(), 3u);
+  for (const ValidationReport& report : validations) {
+    EXPECT_FALSE(report.improved);
+    EXPECT_GT(report.candidate.score, 0);
+    EXPECT_EQ(report.best.score, 0) << "the best is still the start, compared with itself";
+  }
+  EXPECT_TRUE(identical(trainer.best_weights()[0].second, ToyRule(-4, 0).weights()[0].second));
+}
+
+TEST(Trainer, KeepsWhatIsBetterOnTheValidationTasks) {
+  Trainer trainer = toy_trainer(fixed({-1, 0}), small_options());
+  ValidationReport last;
+  trainer.run({.on_validation = [&](const ValidationReport& report) { last = report; }});
+  EXPECT_TRUE(last.improved);
+  EXPECT_LT(last.candidate.score, 0);
+  EXPECT_LE(last.candidate.mean, last.candidate.worst);
+  EXPECT_TRUE(identical(trainer.best_weights()[0].second, trainer.average_weights()[0].second));
+  EXPECT_EQ(last.candidate.runs.front().num_steps, 48) << "twice the horizon";
+}
+
+TEST(Trainer, StopsWhenAskedTo) {
+  Trainer trainer = toy_trainer(fixed({0, 0}), small_options());
+  int steps = 0;
+  trainer.run(
+      {.on_step = [&](const OuterReport&) { ++steps; }, .should_stop = [] { return true; }});
+  EXPECT_EQ(steps, 1);
+  EXPECT_FALSE(trainer.done());
+}
+
+TEST(Trainer, RefusesACheckpointOfAnotherMetaTraining) {
+  const std::string path = ::testing::TempDir() + "mnemosyne_foreign.safetensors";
+  Trainer trainer = toy_trainer(fixed({1, 1}), small_options());
+  trainer.set_metadata({{"sigma", "0.1"}, {"seed", "1"}});
+  trainer.save(path);
+  trainer.load(path);
+  trainer.set_metadata({{"sigma", "0.2"}});
+  EXPECT_THROW(trainer.load(path), InputError);
+
+  NamedTensors tensors = trainer.checkpoint();
+  for (auto& [name, tensor] : tensors) {
+    if (name == "outer.weights") tensor = at::zeros({5});
+  }
+  EXPECT_THROW(trainer.restore(tensors), InputError);
+  std::filesystem::remove(path);
+}
+
+TEST(Trainer, RefusesARuleWithoutWeights) {
+  class Plain : public ToyRule {
+   public:
+    Plain() : ToyRule(0, 0) {}
+    NamedTensors weights() const override { return {}; }
+  };
+  EXPECT_THROW(Trainer(std::make_shared<Plain>(), fixed({1, 1}), Validator({}, {}, 0), {}),
+               InputError);
+}
+
+TEST(OuterOptimizer, ClipsDecaysAndAverages) {
+  OuterOptimizer outer(at::tensor({1.0f, 2.0f}),
+                       {.learning_rate = 0.5, .clip_norm = 1.0, .ema_decay = 0.5});
+  EXPECT_TRUE(at::equal(outer.average(), at::tensor({1.0f, 2.0f})));
+  EXPECT_DOUBLE_EQ(outer.step(at::tensor({30.0f, 40.0f}), 1.0), 50.0);
+  // Adam's first step is the sign of the gradient.
+  EXPECT_TRUE(mnemosyne::testing::close(outer.weights(), at::tensor({0.5f, 1.5f})));
+  EXPECT_TRUE(mnemosyne::testing::close(outer.average(), outer.weights()));
+  outer.step(at::tensor({30.0f, 40.0f}), 1.0);
+  const at::Tensor expected =
+      (at::tensor({0.5f, 1.5f}) * 0.25 + at::tensor({0.0f, 1.0f}) * 0.5) / 0.75;
+  EXPECT_TRUE(mnemosyne::testing::close(outer.average(), expected));
+}
+
+TEST(Horizon, GrowsByScheduleAndByPatience) {
+  HorizonSchedule schedule({.lengths = {10, 20, 40}, .steps_per_length = 3, .patience = 2});
+  for (int i = 0; i < 2; ++i) schedule.outer_step_done();
+  EXPECT_EQ(schedule.current(), 10);
+  schedule.outer_step_done();
+  EXPECT_EQ(schedule.current(), 20);
+  schedule.validated(false);
+  schedule.validated(true);
+  schedule.validated(false);
+  EXPECT_EQ(schedule.current(), 20);
+  schedule.validated(false);
+  EXPECT_EQ(schedule.current(), 40);
+  for (int i = 0; i < 9; ++i) schedule.outer_step_done();
+  EXPECT_EQ(schedule.current(), 40);
+  EXPECT_THROW(HorizonSchedule({.lengths = {20, 10}}), InputError);
+  EXPECT_THROW(HorizonSchedule({.lengths = {}}), InputError);
+}
+
+TEST(RunParallel, RethrowsTheFirstErrorInOrderAndGivesThreadsBack) {
+  const int threads = at::get_num_threads();
+  try {
+    run_parallel({3, 1, 2}, 3, [](int64_t i) {
+      if (i != 3) throw std::runtime_error(std::to_string(i));
+    });
+    FAIL();
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "1");
+  }
+  EXPECT_EQ(at::get_num_threads(), threads);
+}
+
+TEST(MetaConfig, RefusesWhatCannotBeUsedAndNamesIt) {
+  const auto error_of = [](const MetaConfig& config) -> std::string {
+    try {
+      config.validate();
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "none";
+  };
+  const std::vector<std::string> some = {"a"};
+  EXPECT_EQ(error_of({.validation_families = some}), "none");
+  EXPECT_EQ(error_of({}),
+            "[validation_families] expected at least one task family (or "
+            "validate_every = 0), got none");
+  EXPECT_EQ(error_of({.validation_families = some, .sigma = 0}),
+            "[sigma] expected a positive number, got 0");
+  EXPECT_EQ(error_of({.validation_families = some, .shaping = "cube"}),
+            "[shaping] expected one of none, spread, rank, got \"cube\"");
+  EXPECT_EQ(error_of({.validation_families = some, .horizons = {5, 5}}),
+            "[horizons] expected growing positive lengths, got 5 after 5");
+}
+
+TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {
+  MetaConfig a, b;
+  b.num_workers = 3;
+  b.max_minutes = 7;
+  b.num_outer_steps = 5;
+  EXPECT_EQ(resume_metadata(a), resume_metadata(b));
+  a.cosine_rate = b.cosine_rate = true;
+  EXPECT_NE(resume_metadata(a), resume_metadata(b));
+  EXPECT_NE(to_text(a).find("families = [\"mlp\"]\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mnemosyne::meta
