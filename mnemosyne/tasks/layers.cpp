@@ -70,6 +70,14 @@ at::Tensor stacked_flatten(const at::Tensor& x, int64_t members) {
   return x.reshape({x.size(0), members, -1}).transpose(0, 1);
 }
 
+at::Tensor image_patches(const at::Tensor& images, int64_t size) {
+  const int64_t batch = images.size(0), channels = images.size(1);
+  const int64_t rows = images.size(2) / size, columns = images.size(3) / size;
+  return images.reshape({batch, channels, rows, size, columns, size})
+      .permute({0, 2, 4, 1, 3, 5})
+      .reshape({batch * rows * columns, channels * size * size});
+}
+
 at::Tensor stacked_attention(const at::Tensor& qkv, int64_t tokens, int64_t heads, bool causal) {
   const int64_t members = qkv.size(0), rows = qkv.size(1), features = qkv.size(2) / 3;
   const int64_t examples = members * rows / tokens, depth = features / heads;

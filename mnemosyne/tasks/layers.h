@@ -31,6 +31,9 @@ at::Tensor stacked_conv2d(const at::Tensor& x, bool shared, const Affine& layer,
 /// [B,P*C,H,W] to rows [P,B,C*H*W], in torch's order of flattening.
 at::Tensor stacked_flatten(const at::Tensor& x, int64_t members);
 
+/// Squares of size x size pixels as rows: images [B,C,H,W] to [B * H/size * W/size, C*size*size].
+at::Tensor image_patches(const at::Tensor& images, int64_t size);
+
 /// Multi-head attention over the T tokens of every example: projected queries, keys and values side
 /// by side in qkv [P,B*T,3*F], each F = heads * D. Returns [P,B*T,F].
 at::Tensor stacked_attention(const at::Tensor& qkv, int64_t tokens, int64_t heads, bool causal);

@@ -1,51 +1,180 @@
 #include "mnemosyne/tasks/registry.h"
 
 #include <filesystem>
-#include <functional>
+#include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/tasks/conv_net.h"
+#include "mnemosyne/tasks/datasets.h"
 #include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/gru_lm.h"
 #include "mnemosyne/tasks/image_tasks.h"
+#include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/mlp.h"
+#include "mnemosyne/tasks/transformer_lm.h"
 #include "mnemosyne/tasks/vit.h"
 
 namespace mnemosyne::tasks {
 namespace {
 
-using ModelFactory = std::function<std::shared_ptr<const Model>()>;
-using TaskFactory = std::function<std::shared_ptr<const Task>(
-    const TaskInfo& info, std::shared_ptr<const Model> model, const std::string& folder)>;
+using ModelPtr = std::shared_ptr<const Model>;
+using TaskPtr = std::shared_ptr<const Task>;
 
 /// One test task: what the list says of it, its network, and how both become a task.
 struct Entry {
   TaskInfo info;
-  ModelFactory model;
-  TaskFactory make;
+  ModelPtr (*model)();
+  TaskPtr (*make)(const TaskInfo& info, ModelPtr model, const std::string& folder);
 };
 
-TaskFactory classify_digits(int64_t train_size) {
-  return
-      [train_size](const TaskInfo& info, std::shared_ptr<const Model> model, const std::string&) {
-        return make_classification(info.name, std::move(model), digits(),
-                                   {.batch_size = info.default_batch, .train_size = train_size});
-      };
+constexpr int64_t kPool =
+    2;  // 28 x 28 to 14 x 14: a quarter of the time for nearly the same problem
+constexpr int64_t kSide = 14, kPixels = kSide * kSide;
+constexpr int64_t kShakespeareVocabulary = 65, kSyntheticVocabulary = 32;
+constexpr int64_t kTransformerContext = 64, kGruContext = 48;
+constexpr uint64_t kSyntheticSeed = 1492;  // a language that no family draws
+
+TaskPtr classify_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
+  return make_classification(info.name, std::move(model), digits(),
+                             {.batch_size = info.default_batch});
 }
 
-const std::vector<Entry>& entries() {
-  static const std::vector<Entry> list = {
+TaskPtr interpolate_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
+  return make_classification(info.name, std::move(model), digits(),
+                             {.batch_size = info.default_batch, .train_size = 1000});
+}
+
+TaskPtr classify_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_classification(info.name, std::move(model), load_idx(folder, kPool),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr reconstruct_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_reconstruction(info.name, std::move(model), load_idx(folder, kPool),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr classify_cifar(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_classification(info.name, std::move(model), load_cifar(folder),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr predict_shakespeare(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  const std::string path = folder + "/input.txt";
+  auto text = load_text(path);
+  if (text->vocabulary != kShakespeareVocabulary) {
+    throw InputError("[data] expected " + std::to_string(kShakespeareVocabulary) +
+                     " distinct characters, got " + std::to_string(text->vocabulary) + " in " +
+                     path);
+  }
+  const int64_t context = info.name == "gru_lm" ? kGruContext : kTransformerContext;
+  return make_language_task(info.name, std::move(model), std::move(text),
+                            {.context = context, .batch_size = info.default_batch});
+}
+
+TaskPtr predict_synthetic(const TaskInfo& info, ModelPtr model, const std::string&) {
+  static const auto text = std::make_shared<const TextData>(
+      synthetic_text(kSyntheticSeed, {.alphabet = kSyntheticVocabulary, .length = 400'000}));
+  return make_language_task(info.name, std::move(model), text,
+                            {.context = kTransformerContext, .batch_size = info.default_batch});
+}
+
+std::vector<Entry> digit_tasks() {
+  return {
       {{.name = "vit_digits",
         .description = "Vision Transformer, width 64, 3 layers, on 8x8 handwritten digits",
         .default_steps = 1000,
         .default_batch = 64},
        [] { return make_vit({.transformer = {.width = 64, .heads = 4, .layers = 3}}); },
-       classify_digits(0)},
+       classify_digits},
       {{.name = "mlp_digits_interpolate",
         .description = "MLP 64-128-128-10 that interpolates 1,000 handwritten digits",
         .default_steps = 2000,
         .default_batch = 64},
        [] { return make_mlp({.sizes = {64, 128, 128, 10}}); },
-       classify_digits(1000)},
+       interpolate_digits},
   };
+}
+
+std::vector<Entry> image_tasks() {
+  return {
+      {{.name = "mlp_fashion_wide",
+        .description = "MLP 196-256-10 on Fashion-MNIST at 14x14",
+        .default_batch = 128,
+        .data = "fashion_mnist"},
+       [] { return make_mlp({.sizes = {kPixels, 256, 10}}); },
+       classify_idx},
+      {{.name = "mlp_mnist_deep",
+        .description = "MLP with 6 hidden layers of 64 on MNIST at 14x14",
+        .data = "mnist"},
+       [] { return make_mlp({.sizes = {kPixels, 64, 64, 64, 64, 64, 64, 10}}); },
+       classify_idx},
+      {{.name = "vit_fashion",
+        .description = "Vision Transformer, width 32, 2 layers, on Fashion-MNIST at 14x14",
+        .default_batch = 32,
+        .data = "fashion_mnist"},
+       [] {
+         return make_vit(
+             {.image_size = kSide, .transformer = {.width = 32, .heads = 4, .layers = 2}});
+       },
+       classify_idx},
+      {{.name = "conv_cifar",
+        .description = "3 convolutions of stride 2, 16-32-32 channels, on CIFAR-10",
+        .data = "cifar10"},
+       [] { return make_conv_net({.image_size = 32, .channels = 3, .widths = {16, 32, 32}}); },
+       classify_cifar},
+      {{.name = "conv_mnist",
+        .description = "2 convolutions of stride 2, 16-32 channels, on MNIST at 14x14",
+        .data = "mnist"},
+       [] { return make_conv_net({.image_size = kSide, .widths = {16, 32}}); },
+       classify_idx},
+      {{.name = "autoencoder_mnist",
+        .description = "Autoencoder 196-128-32-128-196, squared error, on MNIST at 14x14",
+        .data = "mnist"},
+       [] { return make_mlp({.sizes = {kPixels, 128, 32, 128, kPixels}}); },
+       reconstruct_idx},
+  };
+}
+
+ModelPtr character_transformer(int64_t vocabulary) {
+  return make_transformer_lm(
+      {.vocabulary = vocabulary,
+       .context = kTransformerContext,
+       .transformer = {.width = 48, .heads = 4, .layers = 2, .causal = true}});
+}
+
+std::vector<Entry> language_tasks() {
+  return {
+      {{.name = "char_lm",
+        .description = "Causal Transformer, width 48, 2 layers, on characters of Tiny Shakespeare",
+        .default_batch = 16,
+        .data = "tinyshakespeare"},
+       [] { return character_transformer(kShakespeareVocabulary); },
+       predict_shakespeare},
+      {{.name = "gru_lm",
+        .description = "GRU of 64 units on characters of Tiny Shakespeare",
+        .default_batch = 16,
+        .data = "tinyshakespeare"},
+       [] {
+         return make_gru_lm({.vocabulary = kShakespeareVocabulary, .embedding = 32, .hidden = 64});
+       },
+       predict_shakespeare},
+      {{.name = "char_lm_synthetic",
+        .description = "Causal Transformer, width 48, 2 layers, on a synthetic language",
+        .default_batch = 16},
+       [] { return character_transformer(kSyntheticVocabulary); },
+       predict_synthetic},
+  };
+}
+
+const std::vector<Entry>& entries() {
+  static const std::vector<Entry> list = [] {
+    std::vector<Entry> all;
+    for (const auto& part : {digit_tasks(), image_tasks(), language_tasks()}) {
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }();
   return list;
 }
 

@@ -30,7 +30,7 @@ class Vit : public Model {
     const int64_t batch = inputs.size(0), tokens = num_patches(options_);
     const int64_t width = options_.transformer.width;
     ParamCursor cursor(params);
-    at::Tensor x = stacked_linear(patches(inputs), cursor.affine());
+    at::Tensor x = stacked_linear(image_patches(inputs, options_.patch_size), cursor.affine());
     const int64_t members = x.size(0);
     const at::Tensor& position = cursor.next();
     x = x.unflatten(1, {batch, tokens}).add(position.unsqueeze(1)).contiguous();
@@ -42,14 +42,6 @@ class Vit : public Model {
   }
 
  private:
-  // [B,C,H,W] to one row of C * patch * patch pixels for every patch of every image.
-  at::Tensor patches(const at::Tensor& images) const {
-    const int64_t size = options_.patch_size, side = options_.image_size / size;
-    return images.reshape({images.size(0), options_.channels, side, size, side, size})
-        .permute({0, 2, 4, 1, 3, 5})
-        .reshape({-1, options_.channels * size * size});
-  }
-
   VitOptions options_;
 };
 

@@ -1,0 +1,29 @@
+#include "mnemosyne/tasks/bytes.h"
+
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+
+#include "mnemosyne/core/error.h"
+
+namespace mnemosyne::tasks {
+
+at::Tensor byte_tensor(std::string_view bytes) {
+  at::Tensor result = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
+  if (!bytes.empty()) std::memcpy(result.mutable_data_ptr(), bytes.data(), bytes.size());
+  return result;
+}
+
+void refuse_data(const std::string& name, const std::string& expected, const std::string& found) {
+  throw InputError("[data] expected " + expected + ", got " + found + " in " + name);
+}
+
+at::Tensor checked_labels(const at::Tensor& labels, const std::string& name, int64_t num_classes) {
+  const auto largest = labels.max().item<int64_t>();
+  if (largest >= num_classes) {
+    refuse_data(name, "labels below " + std::to_string(num_classes), std::to_string(largest));
+  }
+  return labels.to(at::kLong);
+}
+
+}  // namespace mnemosyne::tasks

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "mnemosyne/tasks/image_data.h"
+#include "mnemosyne/tasks/text_data.h"
+
+namespace mnemosyne::tasks {
+
+/// Data sets in the formats in which they are published; every file may be plain or gzip (then with
+/// or without ".gz"). What is loaded once is shared for as long as somebody uses it. InputError
+/// that names the file when one is missing or not what it should be.
+
+/// A folder with MNIST's four files (also Fashion-MNIST): train-images-idx3-ubyte,
+/// train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte. `pool` takes means of
+/// so many pixels in each direction, which has to divide the sides.
+std::shared_ptr<const ImageData> load_idx(const std::string& folder, int64_t pool = 1);
+
+/// A folder with data_batch_1.bin, any of data_batch_2.bin to data_batch_5.bin, and test_batch.bin.
+std::shared_ptr<const ImageData> load_cifar(const std::string& folder);
+
+/// A text file, by characters.
+std::shared_ptr<const TextData> load_text(const std::string& path);
+
+}  // namespace mnemosyne::tasks

@@ -1,0 +1,128 @@
+#include "mnemosyne/tasks/language_task.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/tasks/epochs.h"
+#include "mnemosyne/tasks/layers.h"
+#include "mnemosyne/tasks/random.h"
+
+namespace mnemosyne::tasks {
+namespace {
+
+constexpr int64_t kValidationBatch = 32;
+
+/// {inputs [B,T], targets [B*T]} of the windows that start at these places.
+Batch windows(const at::Tensor& text, const std::vector<int64_t>& starts, int64_t context) {
+  const auto count = static_cast<int64_t>(starts.size());
+  const at::Tensor table = at::empty({count, context + 1}, at::kLong);
+  const uint8_t* source = text.const_data_ptr<uint8_t>();
+  auto* row = table.mutable_data_ptr<int64_t>();
+  for (const int64_t start : starts) {
+    row = std::copy(source + start, source + start + context + 1, row);
+  }
+  return {table.narrow(1, 0, context), table.narrow(1, 1, context).flatten()};
+}
+
+/// How many windows fit behind any offset below `context`, with the character after the last one.
+int64_t count_windows(const at::Tensor& text, int64_t context) {
+  return (text.size(0) - 1) / context - 1;
+}
+
+class TextStream : public BatchStream {
+ public:
+  TextStream(std::shared_ptr<const TextData> data, const LanguageTaskOptions& options,
+             uint64_t seed)
+      : data_(std::move(data)),
+        options_(options),
+        offset_seed_(mix_seeds(seed, 1)),
+        count_(count_windows(data_->train, options.context)),
+        epochs_(count_, options.batch_size, mix_seeds(seed, 0)) {}
+
+  Batch at(int64_t step) override {
+    std::vector<int64_t> starts = epochs_.at(step);
+    int64_t position = step * options_.batch_size;
+    for (int64_t& start : starts) {
+      Random offset(mix_seeds(offset_seed_, position++ / count_));
+      start = start * options_.context + offset.below(options_.context);
+    }
+    return windows(data_->train, starts, options_.context);
+  }
+
+ private:
+  std::shared_ptr<const TextData> data_;
+  LanguageTaskOptions options_;
+  uint64_t offset_seed_;
+  int64_t count_;
+  Epochs epochs_;
+};
+
+class LanguageTask : public Task {
+ public:
+  LanguageTask(std::string name, std::shared_ptr<const Model> model,
+               std::shared_ptr<const TextData> data, const LanguageTaskOptions& options)
+      : name_(std::move(name)),
+        model_(std::move(model)),
+        data_(std::move(data)),
+        options_(options) {}
+
+  std::string name() const override { return name_; }
+
+  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
+
+  std::vector<std::string> param_names() const override { return model_->params().names(); }
+
+  std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
+    return std::make_unique<TextStream>(data_, options_, seed);
+  }
+
+  std::vector<Batch> validation_batches() const override {
+    const at::Tensor& text = data_->validation;
+    const int64_t available = (text.size(0) - 1) / options_.context;
+    const int64_t count = std::min(available, options_.validation_windows);
+    std::vector<Batch> batches;
+    for (int64_t first = 0; first < count; first += kValidationBatch) {
+      std::vector<int64_t> starts;
+      for (int64_t i = first; i < std::min(first + kValidationBatch, count); ++i) {
+        starts.push_back(i * available / count * options_.context);
+      }
+      batches.push_back(windows(text, starts, options_.context));
+    }
+    return batches;
+  }
+
+  at::Tensor loss(at::TensorList params, const Batch& batch) const override {
+    return stacked_cross_entropy(model_->forward(params, batch[0]), batch[1]);
+  }
+
+  at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
+    return stacked_accuracy(model_->forward(params, batch[0]), batch[1]);
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const TextData> data_;
+  LanguageTaskOptions options_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Task> make_language_task(std::string name, std::shared_ptr<const Model> model,
+                                               std::shared_ptr<const TextData> data,
+                                               const LanguageTaskOptions& options) {
+  if (options.context < 1 || count_windows(data->train, options.context) < 1 ||
+      data->validation.size(0) <= options.context) {
+    throw InputError("[language_task] expected a text that is longer than its context of " +
+                     std::to_string(options.context) + ", got " +
+                     std::to_string(data->train.size(0)) + " and " +
+                     std::to_string(data->validation.size(0)) + " characters");
+  }
+  return std::make_shared<LanguageTask>(std::move(name), std::move(model), std::move(data),
+                                        options);
+}
+
+}  // namespace mnemosyne::tasks
