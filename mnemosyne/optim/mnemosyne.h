@@ -1,0 +1,42 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mnemosyne/optim/optimizer.h"
+
+namespace mnemosyne::optim {
+
+struct MnemosyneOptions {
+  double lr = 1.0;            ///< A plain multiplier of the step, for schedulers; nothing to tune.
+  double weight_decay = 0.0;  ///< Decoupled.
+  std::optional<int64_t> num_steps = {};  ///< Length of the run where it is known: it helps.
+  std::string weights = "default";        ///< Or the path of a weights file.
+  std::string variant = "";               ///< "" for the default rule, or "coordinate".
+  bool learned = true;                    ///< false leaves the hand-made base rule.
+};
+
+/// The learned optimizer, with weights that are part of the library: no learning rate to find.
+///
+///     optim::Mnemosyne optimizer(model->parameters());
+///     for (...) {
+///       optimizer.zero_grad();
+///       loss.backward();
+///       optimizer.step();
+///     }
+///
+/// After "Mnemosyne: learning to train Transformers with Transformers", arXiv 2302.01128; what the
+/// rule computes is in mnemosyne_rule.h. Throws InputError for an unknown variant, a weights file
+/// that cannot be used, and `learned = false` where the variant has no base rule.
+class Mnemosyne : public RuleOptimizer {
+ public:
+  explicit Mnemosyne(std::vector<at::Tensor> params, const MnemosyneOptions& options = {});
+  explicit Mnemosyne(const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                     const MnemosyneOptions& options = {});
+};
+
+/// The rule that these options stand for.
+std::shared_ptr<UpdateRule> mnemosyne_rule(const MnemosyneOptions& options);
+
+}  // namespace mnemosyne::optim

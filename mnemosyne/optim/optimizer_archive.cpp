@@ -1,0 +1,154 @@
+#include "mnemosyne/optim/optimizer_archive.h"
+
+#include <torch/serialize/archive.h>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/weights.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+using c10::IValue;
+using torch::serialize::InputArchive;
+using torch::serialize::OutputArchive;
+
+constexpr char kFormat[] = "mnemosyne-optimizer-1";
+
+[[noreturn]] void refuse(const std::string& expected, const std::string& got) {
+  throw InputError("[RuleOptimizer::load] expected " + expected + ", got " + got);
+}
+
+IValue read_value(InputArchive& archive, const std::string& key) {
+  IValue value;
+  if (!archive.try_read(key, value)) refuse("a checkpoint with \"" + key + "\"", "none");
+  return value;
+}
+
+int64_t read_int(InputArchive& archive, const std::string& key) {
+  const IValue value = read_value(archive, key);
+  if (!value.isInt()) refuse("a whole number as \"" + key + "\"", value.tagKind());
+  return value.toInt();
+}
+
+InputArchive read_archive(InputArchive& archive, const std::string& key) {
+  InputArchive child;
+  if (!archive.try_read(key, child)) refuse("a checkpoint with \"" + key + "\"", "none");
+  return child;
+}
+
+void check_text(InputArchive& archive, const std::string& key, const std::string& expected) {
+  const IValue value = read_value(archive, key);
+  const std::string text = value.isString() ? value.toStringRef() : value.tagKind();
+  if (text != expected) refuse(key + " " + expected, text.substr(0, 80));
+}
+
+void check_count(InputArchive& archive, const std::string& key, size_t expected) {
+  const int64_t count = read_int(archive, key);
+  if (count != static_cast<int64_t>(expected)) {
+    refuse(key + " = " + std::to_string(expected), std::to_string(count));
+  }
+}
+
+std::string tensor_key(size_t index) { return "tensor" + std::to_string(index); }
+
+void write_param(OutputArchive& archive, const ParamState& tensors) {
+  archive.write("num_tensors", IValue(static_cast<int64_t>(tensors.size())));
+  for (size_t k = 0; k < tensors.size(); ++k) {
+    archive.write(tensor_key(k), tensors[k], /*is_buffer=*/true);
+  }
+}
+
+// Empty when the parameter never had a step. Values go into tensors of the rule's own making, so
+// that device, dtype and layout are those it works with.
+ParamState read_param(InputArchive& archive, const at::Tensor& param, const UpdateRule& rule) {
+  if (read_int(archive, "num_tensors") == 0) return {};
+  ParamState state = rule.init(param);
+  check_count(archive, "num_tensors", state.size());
+  const std::vector<std::string> names = rule.state_names();
+  for (size_t k = 0; k < state.size(); ++k) {
+    at::Tensor stored;
+    if (!archive.try_read(tensor_key(k), stored, /*is_buffer=*/true)) {
+      refuse("a checkpoint with state \"" + names[k] + "\"", "none");
+    }
+    if (stored.sizes() != state[k].sizes() || stored.scalar_type() != state[k].scalar_type()) {
+      refuse("state \"" + names[k] + "\" of " + at::toString(state[k].scalar_type()) +
+                 c10::str(state[k].sizes()),
+             at::toString(stored.scalar_type()) + c10::str(stored.sizes()));
+    }
+    state[k].copy_(stored);
+  }
+  return state;
+}
+
+}  // namespace
+
+void RuleOptions::serialize(OutputArchive& archive) const {
+  archive.write("lr", IValue(lr()));
+  archive.write("weight_decay", IValue(weight_decay()));
+  archive.write("num_steps", IValue(num_steps()));
+}
+
+void RuleOptions::serialize(InputArchive& archive) {
+  const auto number = [&](const std::string& key) -> std::optional<double> {
+    const IValue value = read_value(archive, key);
+    if (value.isNone()) return std::nullopt;
+    if (!value.isDouble()) refuse("a number as \"" + key + "\"", value.tagKind());
+    return value.toDouble();
+  };
+  lr(number("lr"));
+  weight_decay(number("weight_decay"));
+  const IValue steps = read_value(archive, "num_steps");
+  if (!steps.isNone() && !steps.isInt()) refuse("a whole number as \"num_steps\"", steps.tagKind());
+  num_steps(steps.toOptional<int64_t>());
+}
+
+void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer,
+                     int64_t nonfinite_count) {
+  archive.write("format", IValue(std::string(kFormat)));
+  archive.write("rule", IValue(optimizer.rule().name()));
+  archive.write("weights_hash", IValue(weights_hash(optimizer.rule())));
+  archive.write("nonfinite_count", IValue(nonfinite_count));
+  const auto& groups = optimizer.param_groups();
+  archive.write("num_groups", IValue(static_cast<int64_t>(groups.size())));
+  for (size_t g = 0; g < groups.size(); ++g) {
+    OutputArchive group(archive.compilation_unit());
+    groups[g].options().serialize(group);
+    const std::vector<at::Tensor>& params = groups[g].params();
+    group.write("num_params", IValue(static_cast<int64_t>(params.size())));
+    for (size_t i = 0; i < params.size(); ++i) {
+      OutputArchive param(archive.compilation_unit());
+      const auto found = optimizer.state().find(params[i].unsafeGetTensorImpl());
+      const bool known = found != optimizer.state().end();
+      write_param(
+          param, known ? static_cast<const RuleParamState&>(*found->second).tensors : ParamState{});
+      group.write("param" + std::to_string(i), param);
+    }
+    archive.write("group" + std::to_string(g), group);
+  }
+}
+
+LoadedOptimizer read_optimizer(InputArchive& archive, const RuleOptimizer& optimizer) {
+  check_text(archive, "format", kFormat);
+  check_text(archive, "rule", optimizer.rule().name());
+  check_text(archive, "weights_hash", weights_hash(optimizer.rule()));
+  LoadedOptimizer loaded;
+  loaded.nonfinite_count = read_int(archive, "nonfinite_count");
+  const auto& groups = optimizer.param_groups();
+  check_count(archive, "num_groups", groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    InputArchive group = read_archive(archive, "group" + std::to_string(g));
+    loaded.options.emplace_back().serialize(group);
+    const std::vector<at::Tensor>& params = groups[g].params();
+    check_count(group, "num_params", params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+      InputArchive param = read_archive(group, "param" + std::to_string(i));
+      ParamState state = read_param(param, params[i], optimizer.rule());
+      if (state.empty()) continue;
+      loaded.state[params[i].unsafeGetTensorImpl()] =
+          std::make_unique<RuleParamState>(std::move(state));
+    }
+  }
+  return loaded;
+}
+
+}  // namespace mnemosyne::optim

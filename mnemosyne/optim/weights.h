@@ -1,0 +1,34 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "mnemosyne/optim/update_rule.h"
+
+namespace mnemosyne::optim {
+
+/// The rule in a weights file: a safetensors file whose metadata name the rule and its options.
+///
+///     auto rule = optim::load_rule("mnemosyne.safetensors");
+///
+/// Throws InputError, one line that names the file, for anything else than a complete file of
+/// `save_rule` from this or an earlier version: truncated, foreign, hostile, with weights that are
+/// missing, surplus, of another shape or not finite.
+std::shared_ptr<UpdateRule> load_rule(const std::string& path);
+
+/// Writes `rule` so that `load_rule` gives it back bit for bit. `metadata` is kept beside it, as
+/// free text: how the weights were made, for example. Its keys must not be "format", "version",
+/// "rule" or "options" (InputError).
+void save_rule(const std::string& path, const UpdateRule& rule,
+               const std::map<std::string, std::string>& metadata = {});
+
+/// The rule `name` with the weights that are part of the library: "mnemosyne",
+/// "mnemosyne-coordinate", "lstm", "lstm-rnnprop". InputError where there are none of that name.
+std::shared_ptr<UpdateRule> default_rule(const std::string& name);
+
+/// 16 hexadecimal digits that identify a rule: its name, options and weights (names, shapes,
+/// values). Equal on every machine; a checkpoint uses it to refuse other weights (FNV-1a, 64 bits).
+std::string weights_hash(const UpdateRule& rule);
+
+}  // namespace mnemosyne::optim
