@@ -12,9 +12,9 @@ std::string to_json(const Record& record) {
   return json.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
 }
 
-std::string to_json(const std::vector<Record>& records) {
+std::string to_json(const std::vector<Record>& records, const std::string& separator) {
   std::string text;
-  for (const Record& record : records) text += (text.empty() ? "" : ",\n") + to_json(record);
+  for (const Record& record : records) text += (text.empty() ? "" : separator) + to_json(record);
   return "[" + text + "]";
 }
 

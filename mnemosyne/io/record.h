@@ -16,7 +16,7 @@ using Record = std::vector<std::pair<std::string, RecordValue>>;
 /// A JSON object in one line. NaN and infinities, which JSON does not have, become null.
 std::string to_json(const Record& record);
 
-/// A JSON list, one record a line.
-std::string to_json(const std::vector<Record>& records);
+/// A JSON list with `separator`, a comma and white space, between the records.
+std::string to_json(const std::vector<Record>& records, const std::string& separator = ", ");
 
 }  // namespace mnemosyne::io

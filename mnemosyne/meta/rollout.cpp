@@ -96,12 +96,26 @@ std::vector<float> Rollout::step() {
   return values;
 }
 
+std::vector<at::Tensor> Rollout::evaluation_params() const {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& param : params_) result.push_back(param.detach().clone());
+  for (size_t m = 0; m < members_.size(); ++m) {
+    const auto own = members_[m].rule->evaluation_params(states_[m], views_[m]);
+    for (size_t i = 0; i < own.size(); ++i) {
+      result[i].select(0, static_cast<int64_t>(m)).copy_(own[i]);
+    }
+  }
+  return result;
+}
+
 std::vector<float> Rollout::validation_loss() const {
   const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> params = evaluation_params();
   at::Tensor total;
   const std::vector<tasks::Batch> batches = task_->validation_batches();
   for (const tasks::Batch& batch : batches) {
-    const at::Tensor loss = task_->loss(params_, batch);
+    const at::Tensor loss = task_->loss(params, batch);
     total = total.defined() ? total + loss : loss;
   }
   return total.defined() ? to_vector(total / static_cast<double>(batches.size()))
@@ -110,10 +124,11 @@ std::vector<float> Rollout::validation_loss() const {
 
 std::vector<float> Rollout::validation_accuracy() const {
   const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> params = evaluation_params();
   at::Tensor total;
   const std::vector<tasks::Batch> batches = task_->validation_batches();
   for (const tasks::Batch& batch : batches) {
-    const at::Tensor accuracy = task_->accuracy(params_, batch);
+    const at::Tensor accuracy = task_->accuracy(params, batch);
     if (!accuracy.defined()) return {};
     total = total.defined() ? total + accuracy : accuracy;
   }

@@ -55,6 +55,10 @@ class Rollout {
 
   const std::vector<at::Tensor>& params() const { return params_; }
 
+  /// Copies [P, ...] of where the networks should be evaluated: the parameters, but for rules that
+  /// give an average (see `UpdateRule::evaluation_params`). Validation uses these.
+  std::vector<at::Tensor> evaluation_params() const;
+
  private:
   std::vector<at::Tensor> gradients(at::Tensor& losses) const;
 

@@ -1,0 +1,73 @@
+#include "command.h"
+
+#include <charconv>
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+
+#include "mnemosyne/core/error.h"
+
+namespace mnemosyne::cli {
+namespace {
+
+volatile std::sig_atomic_t interrupt_seen = 0;
+
+void on_interrupt(int signal) {
+  interrupt_seen = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+template <typename T>
+bool parse(const std::string& text, T& value) {
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stopped == end;
+}
+
+}  // namespace
+
+void add_data_option(CLI::App& app, std::string& data) {
+  app.add_option("--data", data, "Folder with the data sets; see `mnemosyne tasks`")
+      ->envname("MNEMOSYNE_DATA")
+      ->type_name("DIR");
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    throw InputError("[out] expected a folder that can be made, got " + folder + ": " +
+                     error.message());
+  }
+}
+
+CLI::Validator whole_number(int64_t at_least) {
+  const auto check = [at_least](const std::string& text) -> std::string {
+    int64_t value = 0;
+    if (parse(text, value) && value >= at_least) return {};
+    return "expected a whole number of " + std::to_string(at_least) + " or more, got \"" + text +
+           "\"";
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator real_number(bool zero_allowed) {
+  const auto check = [zero_allowed](const std::string& text) -> std::string {
+    double value = 0;
+    if (parse(text, value) && std::isfinite(value) && (value > 0 || (zero_allowed && value == 0))) {
+      return {};
+    }
+    return std::string("expected a ") + (zero_allowed ? "number of 0 or more" : "positive number") +
+           ", got \"" + text + "\"";
+  };
+  return CLI::Validator(check, "");
+}
+
+bool interrupted() { return interrupt_seen != 0; }
+
+void watch_interrupts() {
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+}
+
+}  // namespace mnemosyne::cli

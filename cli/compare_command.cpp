@@ -1,0 +1,257 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <memory>
+
+#include "command.h"
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/io/file.h"
+#include "mnemosyne/io/record.h"
+#include "mnemosyne/meta/comparison.h"
+#include "mnemosyne/meta/comparison_report.h"
+#include "mnemosyne/tasks/registry.h"
+#include "progress.h"
+#include "table.h"
+
+namespace mnemosyne::cli {
+namespace {
+
+struct CompareOptions {
+  std::vector<std::string> tasks;
+  std::vector<int64_t> steps;
+  std::vector<std::string> optimizers{"mnemosyne", "adamw"};
+  std::vector<std::string> references;
+  bool tune = false;
+  int64_t seeds = 5;
+  int64_t tune_seeds = 3;
+  int64_t threads = 1;
+  std::string data;
+  std::string out;
+};
+
+int64_t default_steps(const std::string& task) {
+  for (const tasks::TaskInfo& info : tasks::task_list()) {
+    if (info.name == task) return info.default_steps;
+  }
+  return 1000;  // make_task refuses the name
+}
+
+// "NAME" at every length of --steps, "NAME@STEPS" at its own.
+std::vector<meta::Cell> make_cells(const CompareOptions& options) {
+  std::vector<meta::Cell> cells;
+  for (const std::string& text : options.tasks) {
+    const size_t at = text.find('@');
+    const std::string name = text.substr(0, at);
+    const std::shared_ptr<const tasks::Task> task = tasks::make_task(name, options.data);
+    std::vector<int64_t> lengths = options.steps;
+    if (at != std::string::npos) {
+      int64_t length = 0;
+      const char* end = text.data() + text.size();
+      const auto [stopped, error] = std::from_chars(text.data() + at + 1, end, length);
+      if (error != std::errc() || stopped != end || length < 1) {
+        throw InputError("[task] expected NAME or NAME@STEPS, got " + io::in_quotes(text));
+      }
+      lengths = {length};
+    }
+    if (lengths.empty()) lengths = {default_steps(name)};
+    for (const int64_t length : lengths) cells.push_back({task, length});
+  }
+  return cells;
+}
+
+// Those asked for, else AdamW and Muon where they take part.
+std::vector<std::string> choose_references(const CompareOptions& options,
+                                           const std::vector<meta::Contender>& contenders) {
+  const auto takes_part = [&](const std::string& label) {
+    return std::any_of(contenders.begin(), contenders.end(),
+                       [&](const meta::Contender& contender) { return contender.label == label; });
+  };
+  std::vector<std::string> references;
+  for (const std::string& label : options.references) {
+    if (!takes_part(label)) {
+      throw InputError("[reference] expected one of --optimizers, got " + io::in_quotes(label));
+    }
+    references.push_back(label);
+  }
+  if (!references.empty()) return references;
+  for (const std::string label : {"adamw", "muon"}) {
+    if (takes_part(label)) references.push_back(label);
+  }
+  return references;
+}
+
+std::string rate_text(const meta::ContenderSummary& summary) {
+  return number(summary.lr, 2) + (summary.schedule == meta::Schedule::kCosine ? " cosine" : "") +
+         (summary.tuned ? " (tuned)" : "");
+}
+
+std::string cell_table(const std::vector<meta::ContenderSummary>& cell,
+                       const std::vector<std::string>& references) {
+  std::vector<std::string> head{"optimizer", "rate",     "train loss", "+-",
+                                "val loss",  "accuracy", "mean loss",  "diverged"};
+  for (const std::string& reference : references) head.push_back("x " + reference);
+  Table table(head, 2);
+  for (const meta::ContenderSummary& summary : cell) {
+    std::vector<std::string> row{summary.label,
+                                 rate_text(summary),
+                                 number(summary.training_loss),
+                                 number(summary.training_loss_spread, 2),
+                                 number(summary.validation_loss),
+                                 number(summary.validation_accuracy),
+                                 number(summary.area_under_curve),
+                                 fmt::format("{}/{}", summary.diverged, summary.runs)};
+    for (const std::string& reference : references) {
+      row.push_back(number(meta::geometric_mean(summary.ratios.at(reference)), 3));
+    }
+    table.add(row);
+  }
+  return table.text();
+}
+
+std::string overall_table(const std::vector<meta::OverallRatio>& ratios) {
+  Table table({"optimizer", "over", "steps ratio", "95 %", "worst", "on", "mean curves"}, 2);
+  for (const meta::OverallRatio& ratio : ratios) {
+    table.add({ratio.label, ratio.reference, number(ratio.geometric_mean, 3),
+               number(ratio.low, 3) + " to " + number(ratio.high, 3), number(ratio.worst, 3),
+               ratio.worst_cell, number(ratio.mean_curve, 3)});
+  }
+  return table.text();
+}
+
+struct Report {
+  std::vector<std::vector<meta::ContenderSummary>> cells;
+  std::vector<meta::OverallRatio> overall;
+  std::string text;  // Markdown
+
+  std::vector<io::Record> rows() const {
+    std::vector<io::Record> records;
+    for (const auto& cell : cells) {
+      for (const meta::ContenderSummary& summary : cell) records.push_back(to_record(summary));
+    }
+    return records;
+  }
+
+  std::vector<io::Record> overall_rows() const {
+    std::vector<io::Record> records;
+    for (const meta::OverallRatio& ratio : overall) records.push_back(to_record(ratio));
+    return records;
+  }
+};
+
+Report make_report(const std::vector<meta::CellResult>& results,
+                   const std::vector<std::string>& references) {
+  Report report;
+  for (const meta::CellResult& result : results) {
+    report.cells.push_back(meta::summarize(result, references));
+    report.text += fmt::format("{}, {} steps\n\n{}\n", result.cell.task->name(),
+                               result.cell.num_steps, cell_table(report.cells.back(), references));
+  }
+  if (!references.empty()) {
+    report.overall = meta::overall_ratios(report.cells, references);
+    report.text += fmt::format(
+        "Steps ratio over all (geometric mean over tasks and seeds, > 1 is faster)\n\n{}",
+        overall_table(report.overall));
+  }
+  return report;
+}
+
+std::string json_of(const Report& report, const std::string& separator) {
+  return "{\"rows\": " + io::to_json(report.rows(), separator) +
+         ", \"overall\": " + io::to_json(report.overall_rows(), separator) + "}";
+}
+
+void write_results(const std::string& folder, const Report& report,
+                   const std::vector<meta::CellResult>& results) {
+  const std::string json = json_of(report, ",\n") + "\n";
+  const std::string tuning = io::to_json(meta::tuning_records(results), ",\n") + "\n";
+  io::write_file(folder + "/results.json", {json});
+  io::write_file(folder + "/tuning.json", {tuning});
+  io::write_file(folder + "/table.md", {report.text});
+}
+
+int run_compare(const CompareOptions& options, bool json) {
+  meta::ComparisonOptions comparison{.cells = make_cells(options),
+                                     .contenders = {},
+                                     .num_seeds = options.seeds,
+                                     .num_tuning_seeds = options.tune_seeds,
+                                     .num_threads = options.threads,
+                                     .folder = options.out};
+  for (const std::string& text : options.optimizers) {
+    comparison.contenders.push_back(meta::parse_contender(text, options.tune));
+  }
+  const auto references = choose_references(options, comparison.contenders);
+  if (!options.out.empty()) make_folder(options.out);
+
+  watch_interrupts();
+  Progress progress("steps");
+  const auto results = meta::compare(comparison, {.on_progress =
+                                                      [&](const meta::ComparisonProgress& now) {
+                                                        progress.update(now.stage + " " + now.piece,
+                                                                        now.done, now.total);
+                                                      },
+                                                  .should_stop = interrupted});
+  progress.finish();
+
+  const Report report = make_report(results, references);
+  fmt::print("{}", report.text);
+  if (!options.out.empty()) {
+    write_results(options.out, report, results);
+    draw_curves(options.out);
+  }
+  if (json) fmt::print("{}\n", json_of(report, ", "));
+  return 0;
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<CompareOptions>();
+  CLI::App* command = app.add_subcommand(
+      "compare", "Compare optimizers on tasks: tuned baselines, steps ratios, learning curves");
+  command->add_option("--task", options->tasks, "Tasks, each NAME or NAME@STEPS")
+      ->required()
+      ->delimiter(',')
+      ->type_name("NAME,...");
+  command->add_option("--steps", options->steps, "Lengths for tasks without @STEPS")
+      ->delimiter(',')
+      ->check(whole_number(1))
+      ->type_name("N,...")
+      ->default_str("the task's own");
+  command
+      ->add_option("--optimizers", options->optimizers,
+                   "Optimizers, each [LABEL=]NAME or weights file, then @RATE, :cosine, :num_steps "
+                   "(told the length), + (tuned)")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->default_str("mnemosyne,adamw");
+  command->add_option("--reference", options->references, "Whose steps the ratios are over")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->default_str("adamw,muon where they take part");
+  command->add_flag("--tune", options->tune,
+                    "Tune rate and schedule of sgd, adam, adamw, adafactor and muon per task");
+  command->add_option("--seeds", options->seeds, "Fresh seeds that are reported")
+      ->check(whole_number(1))
+      ->type_name("K")
+      ->capture_default_str();
+  command->add_option("--tune-seeds", options->tune_seeds, "Seeds that rates are tuned on")
+      ->check(whole_number(1))
+      ->type_name("K")
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "Runs side by side, one thread each")
+      ->check(whole_number(1))
+      ->type_name("T")
+      ->capture_default_str();
+  add_data_option(*command, options->data);
+  command
+      ->add_option("--out", options->out,
+                   "Folder for curves, tables and the picture; finished runs in it are reused")
+      ->type_name("DIR");
+  command->callback([options, &context] {
+    context.run = [=, &context] { return run_compare(*options, context.json); };
+  });
+}
+
+}  // namespace mnemosyne::cli

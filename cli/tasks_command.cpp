@@ -1,0 +1,38 @@
+#include <fmt/format.h>
+
+#include "command.h"
+#include "mnemosyne/io/record.h"
+#include "mnemosyne/tasks/registry.h"
+#include "table.h"
+
+namespace mnemosyne::cli {
+namespace {
+
+int run_tasks(bool json) {
+  Table table({"task", "network and data", "data below --data", "parameters", "steps", "batch"}, 3);
+  std::vector<io::Record> records;
+  for (const tasks::TaskInfo& info : tasks::task_list()) {
+    table.add({info.name, info.description, info.data.empty() ? "-" : info.data,
+               std::to_string(info.num_params), std::to_string(info.default_steps),
+               std::to_string(info.default_batch)});
+    records.push_back({{"name", info.name},
+                       {"description", info.description},
+                       {"data", info.data},
+                       {"parameters", info.num_params},
+                       {"steps", info.default_steps},
+                       {"batch", info.default_batch}});
+  }
+  fmt::print("{}", table.text());
+  if (json) fmt::print("{}\n", io::to_json(records));
+  return 0;
+}
+
+}  // namespace
+
+void add_tasks_command(CLI::App& app, Context& context) {
+  CLI::App* command =
+      app.add_subcommand("tasks", "What can be trained, with sizes and the data each needs");
+  command->callback([&context] { context.run = [&context] { return run_tasks(context.json); }; });
+}
+
+}  // namespace mnemosyne::cli
