@@ -3,6 +3,7 @@
 #include "mnemosyne/core/registry.h"
 #include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
+#include "mnemosyne/optim/coordinate.h"
 #include "mnemosyne/optim/lstm.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/muon.h"
@@ -24,6 +25,7 @@ const RuleRegistry& registry() {
                                                    {"lstm", make_lstm},
                                                    {"lstm-rnnprop", make_lstm_rnnprop},
                                                    {"mnemosyne", make_mnemosyne_rule},
+                                                   {"mnemosyne-coordinate", make_coordinate_rule},
                                                    {"muon", make_muon},
                                                    {"orthogonal", make_orthogonal_rule},
                                                    {"schedule-free", make_schedule_free},

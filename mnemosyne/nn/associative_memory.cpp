@@ -1,0 +1,37 @@
+#include "mnemosyne/nn/associative_memory.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros.h>
+
+namespace mnemosyne::nn {
+
+AssociativeMemory::AssociativeMemory(FeatureMap feature_map, double eps)
+    : feature_map_(std::move(feature_map)), eps_(eps) {}
+
+AssociativeState AssociativeMemory::init(int64_t batch, int64_t heads, int64_t value_dim,
+                                         const at::TensorOptions& options) const {
+  const int64_t features = feature_map_.num_features();
+  return {at::zeros({batch, heads, features, value_dim}, options),
+          at::zeros({batch, heads, features}, options)};
+}
+
+AssociativeState AssociativeMemory::write(const AssociativeState& state, const at::Tensor& keys,
+                                          const at::Tensor& values, const at::Tensor& gamma) const {
+  TORCH_CHECK(
+      keys.dim() == 3 && values.dim() == 3 && keys.size(1) == gamma.numel(),
+      "[associative_memory] expected keys and values of shape [B, H, .] and gamma [H], got ",
+      keys.sizes(), ", ", values.sizes(), " and ", gamma.sizes());
+  const at::Tensor features = feature_map_(keys);  // [B, H, R]
+  const at::Tensor decay = gamma.view({1, -1, 1});
+  return {decay.unsqueeze(-1) * state.sums + features.unsqueeze(-1) * values.unsqueeze(-2),
+          decay * state.normaliser + features};
+}
+
+at::Tensor AssociativeMemory::read(const AssociativeState& state, const at::Tensor& queries) const {
+  const at::Tensor features = feature_map_(queries).unsqueeze(-2);  // [B, H, 1, R]
+  const at::Tensor total = at::matmul(features, state.normaliser.unsqueeze(-1)).squeeze(-1);
+  return at::matmul(features, state.sums).squeeze(-2) / (total + eps_);
+}
+
+}  // namespace mnemosyne::nn

@@ -1,0 +1,79 @@
+#include "mnemosyne/nn/feature_map.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/randn.h>
+
+#include "mnemosyne/core/registry.h"
+
+namespace mnemosyne::nn {
+namespace {
+
+using ops::FeatureMapKind;
+
+const Registry<FeatureMapKind()>& kinds() {
+  static const Registry<FeatureMapKind()> registry(
+      "feature_map", {{"constant", [] { return FeatureMapKind::kConstant; }},
+                      {"favor+", [] { return FeatureMapKind::kFavorPlus; }},
+                      {"hyp+", [] { return FeatureMapKind::kHypPlus; }},
+                      {"trig", [] { return FeatureMapKind::kTrig; }},
+                      {"relu", [] { return FeatureMapKind::kRelu; }}});
+  return registry;
+}
+
+}  // namespace
+
+std::vector<std::string> feature_map_names() { return kinds().names(); }
+
+FeatureMapKind feature_map_kind(const std::string& name) { return kinds().get(name)(); }
+
+int64_t num_omegas(FeatureMapKind kind, int64_t num_features) {
+  const bool paired = kind == FeatureMapKind::kHypPlus || kind == FeatureMapKind::kTrig;
+  const bool constant = kind == FeatureMapKind::kConstant;
+  if (num_features < 1 || (paired && num_features % 2 != 0) || (constant && num_features != 1)) {
+    throw InputError(std::string("[num_features] expected ") +
+                     (constant ? "1" : (paired ? "an even positive number" : "a positive number")) +
+                     " for this feature map, got " + std::to_string(num_features));
+  }
+  if (constant) return 0;
+  return paired ? num_features / 2 : num_features;
+}
+
+at::Tensor draw_omega(int64_t count, int64_t dim, uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const at::TensorOptions options = at::TensorOptions(at::kDouble);
+  std::vector<at::Tensor> blocks;
+  for (int64_t rows = 0; rows < count; rows += dim) {
+    auto [q, r] = at::linalg_qr(at::randn({dim, dim}, generator, options));
+    // Without the signs of R's diagonal the orthogonal factor is not uniformly distributed.
+    blocks.push_back(q * r.diagonal().sign());
+  }
+  const at::Tensor lengths =
+      at::randn({count, dim}, generator, options).norm(2, {1}, /*keepdim=*/true);
+  return at::cat(blocks).narrow(0, 0, count) * lengths;
+}
+
+FeatureMap::FeatureMap(const FeatureMapOptions& options) : kind_(feature_map_kind(options.name)) {
+  if (options.dim < 1) {
+    throw InputError("[dim] expected a positive number, got " + std::to_string(options.dim));
+  }
+  const int64_t count = num_omegas(kind_, options.num_features);
+  if (count > 0) omega_ = draw_omega(count, options.dim, options.seed);
+}
+
+FeatureMap::FeatureMap(FeatureMapKind kind, at::Tensor omega)
+    : kind_(kind), omega_(std::move(omega)) {}
+
+at::Tensor FeatureMap::operator()(const at::Tensor& x) const {
+  return ops::feature_map(kind_, x, omega_.defined() ? omega_.to(x.options()) : omega_);
+}
+
+int64_t FeatureMap::num_features() const {
+  return ops::num_features(kind_, omega_.defined() ? omega_.size(0) : 0);
+}
+
+}  // namespace mnemosyne::nn

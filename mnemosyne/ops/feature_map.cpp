@@ -1,0 +1,59 @@
+#include "mnemosyne/ops/feature_map.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/relu.h>
+
+#include <cmath>
+
+namespace mnemosyne::ops {
+namespace {
+
+constexpr double kReluOffset = 1e-3;
+
+}  // namespace
+
+int64_t num_features(FeatureMapKind kind, int64_t num_omegas) {
+  switch (kind) {
+    case FeatureMapKind::kConstant:
+      return 1;
+    case FeatureMapKind::kHypPlus:
+    case FeatureMapKind::kTrig:
+      return 2 * num_omegas;
+    case FeatureMapKind::kFavorPlus:
+    case FeatureMapKind::kRelu:
+      break;
+  }
+  return num_omegas;
+}
+
+at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega) {
+  if (kind == FeatureMapKind::kConstant) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = 1;
+    return at::ones(shape, x.options().requires_grad(false));
+  }
+  TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
+              "[feature_map] expected omega of shape [M, ", x.size(-1), "], got ",
+              omega.defined() ? omega.sizes() : at::IntArrayRef{});
+  const double scale = 1.0 / std::sqrt(static_cast<double>(omega.size(0)));
+  const at::Tensor projection = at::matmul(x, omega.t());  // [..., M]
+  const at::Tensor half_norm = x.square().sum(-1, /*keepdim=*/true) * 0.5;
+  switch (kind) {
+    case FeatureMapKind::kFavorPlus:
+      return (projection - half_norm).exp() * scale;
+    case FeatureMapKind::kHypPlus:
+      return at::cat({(projection - half_norm).exp(), (-projection - half_norm).exp()}, -1) *
+             (scale * std::sqrt(0.5));
+    case FeatureMapKind::kTrig:
+      return at::cat({projection.cos(), projection.sin()}, -1) * (half_norm.exp() * scale);
+    case FeatureMapKind::kRelu:
+    case FeatureMapKind::kConstant:
+      break;
+  }
+  return at::relu(projection) * scale + kReluOffset;
+}
+
+}  // namespace mnemosyne::ops
