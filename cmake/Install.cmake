@@ -1,10 +1,6 @@
 # The installed package: headers (without kernels/, which are no interface), library, program and the target
 # mnemosyne::mnemosyne. In a wheel the prefix is the folder of the Python package.
 include(CMakePackageConfigHelpers)
-include(GNUInstallDirs)
-if(SKBUILD)
-  set(CMAKE_INSTALL_LIBDIR lib)
-endif()
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mnemosyne)
 
 install(

@@ -6,6 +6,8 @@ target_compile_options(
   INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall>
     $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
+    # False alarms of g++ 12 in std::string's operator+ (GCC PR105651).
+    $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>
     $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${MNEMOSYNE_WERROR}>>:-Werror>
 )
 if(MNEMOSYNE_SANITIZE)

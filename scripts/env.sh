@@ -94,7 +94,7 @@ build() {
   fi
   say "building"
   cmake --build build/release --parallel "$(build_jobs)" ${1:+--target "$@"}
-  ln -sfn ../../build/release/bin/mnemosyne .venv/bin/mnemosyne
+  ln -sfn ../../build/release/cli/mnemosyne .venv/bin/mnemosyne
   echo "$repo/build/release/python" >"$(site_packages)/mnemosyne.pth"
 }
 

@@ -20,7 +20,7 @@ def cmake_dir() -> Path:
 
 def program() -> Path:
     """The command line program: in a wheel, or in the build folder."""
-    for file in (PACKAGE / "bin" / "mnemosyne", PACKAGE.parents[1] / "bin" / "mnemosyne"):
+    for file in (PACKAGE / "bin" / "mnemosyne", PACKAGE.parents[1] / "cli" / "mnemosyne"):
         if file.exists():
             return file
     raise SystemExit(f"error: the command line program was not built beside {PACKAGE}")

@@ -5,7 +5,6 @@ parameter groups, closures, schedulers (`lr` is a plain multiplier, 1 by default
 `state_dict` with bit-exact resume, copying, pickling, `torch.distributed.checkpoint`, DDP, FSDP2.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -171,7 +170,7 @@ class Mnemosyne(RuleOptimizer):
     Args:
         params: parameters or groups; a group may have its own `lr`, `weight_decay`, `num_steps`.
         weights: "default" for those of the package, or the path of a weights file.
-        variant: name of another set of weights in the package (None: the default one).
+        variant: None, or "coordinate" for the coordinate-wise Mnemosyne.
         lr: a plain multiplier of every step; schedulers act on it.
         weight_decay: decoupled: each step takes `lr * weight_decay * p` off as well.
         num_steps: length of the training run, when known: its steps then shrink to zero.
@@ -194,11 +193,7 @@ class Mnemosyne(RuleOptimizer):
         num_steps: int | None = None,
         learned: bool = True,
     ):
-        rule = _load(weights, variant or "mnemosyne")
-        if not learned:
-            rule = _C.make_rule(
-                rule.name, json.dumps({**json.loads(rule.options), "learned": False})
-            )
+        rule = _C.mnemosyne_rule(os.fspath(weights), variant or "", learned)
         super().__init__(params, rule, lr=lr, weight_decay=weight_decay, num_steps=num_steps)
 
 
@@ -208,6 +203,7 @@ class LSTM(RuleOptimizer):
     Args:
         params: parameters or parameter groups; a group may have its own `lr`.
         weights: "default" for those of the package, or the path of a weights file.
+        variant: None for inputs by their logarithm and sign, "rnnprop" for those of RNNprop.
         lr: a plain multiplier of every step.
     """
 
@@ -216,15 +212,16 @@ class LSTM(RuleOptimizer):
         params: Iterable[Any],
         *,
         weights: str | os.PathLike[str] = "default",
+        variant: str | None = None,
         lr: float = 1.0,
     ):
-        super().__init__(params, _load(weights, "lstm"), lr=lr)
-
-
-def _load(weights: str | os.PathLike[str], name: str) -> "_C.Rule":
-    if weights == "default":
-        return _C.default_rule(name)
-    return _C.load_rule(os.fspath(weights))
+        if weights == "default":
+            rule = _C.default_rule("lstm" if variant is None else f"lstm-{variant}")
+        else:
+            rule = _C.load_rule(os.fspath(weights))
+        if not rule.name.startswith("lstm"):
+            raise ValueError(f'[LSTM] expected weights of "lstm", got "{rule.name}" in {weights}')
+        super().__init__(params, rule, lr=lr)
 
 
 def _is_sharded(tensor: Tensor) -> bool:

@@ -1,5 +1,4 @@
-#include <pybind11/stl.h>
-
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -7,6 +6,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "mnemosyne/optim/mnemosyne.h"
 #include "mnemosyne/optim/rules.h"
 #include "mnemosyne/optim/update_rule.h"
 #include "mnemosyne/optim/weights.h"
@@ -37,6 +37,16 @@ optim::State step(const UpdateRule& rule, const Tensors& grads, optim::State sta
   rule.step_(grads, state, params,
              {.lr = lr, .weight_decay = weight_decay, .num_steps = num_steps});
   return state;
+}
+
+std::shared_ptr<UpdateRule> mnemosyne_rule(const std::string& weights, const std::string& variant,
+                                           bool learned) {
+  return optim::mnemosyne_rule({.weights = weights, .variant = variant, .learned = learned});
+}
+
+void save(const std::string& path, const UpdateRule& rule,
+          const std::map<std::string, std::string>& metadata) {
+  optim::save_rule(path, rule, metadata);
 }
 
 std::pair<Tensors, int64_t> clean(Tensors grads) {
@@ -83,6 +93,10 @@ void bind_optim(py::module_& module) {
   module.def("default_rule", &optim::default_rule, arg("name"),
              "A learned rule with the weights that come with the library.");
   module.def("load_rule", &optim::load_rule, arg("path"), "A rule from a weights file.");
+  module.def("save_rule", &save, arg("path"), arg("rule"), arg("metadata") = py::dict(),
+             "Writes a weights file, with free text beside it.");
+  module.def("mnemosyne_rule", &mnemosyne_rule, arg("weights") = "default", arg("variant") = "",
+             arg("learned") = true, "The rule of `mnemosyne.optim.Mnemosyne`.");
   module.def("clean_gradients", &clean, arg("grads"), without_gil,
              "(gradients without NaN and infinities, how many entries there were); the given\n"
              "tensors are not written to.");
