@@ -99,13 +99,13 @@ class FixedEstimator : public GradientEstimator {
   MetaGradient estimate_;
 };
 
-std::unique_ptr<GradientEstimator> fixed(std::vector<float> gradient, double meta_loss = 1.0) {
+std::unique_ptr<GradientEstimator> fixed(std::vector<float> gradient, int64_t used = 1) {
   return std::make_unique<FixedEstimator>(
-      MetaGradient{.gradient = at::tensor(gradient), .meta_loss = meta_loss, .skipped = 1});
+      MetaGradient{.gradient = at::tensor(gradient), .used = used, .skipped = 1});
 }
 
 TEST(Trainer, SkipsAnOuterStepWithoutAnyFiniteTask) {
-  Trainer trainer = toy_trainer(fixed({1, 1}, std::nan("")), small_options());
+  Trainer trainer = toy_trainer(fixed({1, 1}, 0), small_options());
   const OuterReport report = trainer.step();
   EXPECT_EQ(report.step, 1);
   EXPECT_EQ(report.skipped, 1);

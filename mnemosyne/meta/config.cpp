@@ -65,7 +65,7 @@ void MetaConfig::validate() const {
   require(family_weights.empty() || family_weights.size() == families.size(), "family_weights",
           "one per family or none", std::to_string(family_weights.size()));
   for (const double weight : family_weights) require_positive(weight, "family_weights");
-  require(!estimators.empty(), "estimators", "at least one NAME=WEIGHT", "none");
+  parse_estimators(*this);
   require(validate_every == 0 || !validation_families.empty(), "validation_families",
           "at least one task family (or validate_every = 0)", "none");
   require_at_least(min_steps, 1, "min_steps");
@@ -90,6 +90,11 @@ void MetaConfig::validate() const {
   require_at_least(smoothing, 1, "smoothing");
   require_fraction(validation_loss_weight, "validation_loss_weight");
   require_positive(loss_floor, "loss_floor");
+  require_at_least(window, 1, "window");
+  require_at_least(truncated_tasks, 1, "truncated_tasks");
+  require_fraction(imitation_fraction, "imitation_fraction");
+  require(!expert_rates.empty(), "expert_rates", "at least one learning rate", "none");
+  for (const double rate : expert_rates) require_positive(rate, "expert_rates");
   require_at_least(validate_every, 0, "validate_every");
   require_at_least(validation_tasks, 1, "validation_tasks");
   require_positive(validation_length_factor, "validation_length_factor");
@@ -109,6 +114,18 @@ PerturbationOptions perturbation_options(const MetaConfig& config) {
           .sigma = config.sigma,
           .scales = config.sigma_scales,
           .shaping = parse_shaping(config.shaping)};
+}
+
+std::vector<NamedNumber> parse_estimators(const MetaConfig& config) {
+  require(!config.estimators.empty(), "estimators", "at least one NAME=WEIGHT", "none");
+  std::vector<NamedNumber> result;
+  for (const std::string& text : config.estimators) {
+    const NamedNumber entry = parse_named_number(text, "estimators", 1.0);
+    require(entry.name == "evolution" || entry.name == "pes" || entry.name == "truncated",
+            "estimators", "one of evolution, pes, truncated", "\"" + entry.name + "\"");
+    result.push_back(entry);
+  }
+  return result;
 }
 
 FitnessOptions fitness_options(const MetaConfig& config) {

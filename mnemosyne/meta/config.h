@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mnemosyne/meta/evolution.h"
+#include "mnemosyne/meta/named_number.h"
 #include "mnemosyne/meta/trainer.h"
 
 namespace mnemosyne::meta {
@@ -50,6 +51,11 @@ struct MetaConfig {
   double validation_loss_weight = 0.0;
   double loss_floor = 1e-6;
 
+  int64_t window = 20;
+  int64_t truncated_tasks = 8;
+  double imitation_fraction = 0.3;
+  std::vector<double> expert_rates = {1e-3, 3e-3, 1e-2};
+
   int64_t validate_every = 25;
   int64_t validation_tasks = 1;
   double validation_length_factor = 2.0;
@@ -75,7 +81,8 @@ void visit_fields(Config& c, Visit&& visit) {
   visit("known_fraction", c.known_fraction, "fraction of runs whose length the rule is told");
   visit("reparametrized_fraction", c.reparametrized_fraction,
         "fraction of runs on re-scaled tasks");
-  visit("estimators", c.estimators, "NAME=WEIGHT of the gradient estimators to mix");
+  visit("estimators", c.estimators,
+        "gradient estimators to mix, NAME=WEIGHT with evolution, pes and truncated");
   visit("normalize_estimators", c.normalize_estimators, "mix directions instead of gradients");
   visit("seed", c.seed, "of every random draw");
   visit("num_outer_steps", c.num_outer_steps, "outer steps");
@@ -101,6 +108,10 @@ void visit_fields(Config& c, Visit&& visit) {
   visit("validation_loss_weight", c.validation_loss_weight,
         "weight of the validation loss against the training loss");
   visit("loss_floor", c.loss_floor, "fraction of the first loss that counts as zero");
+  visit("window", c.window, "inner steps of a window of pes and truncated");
+  visit("truncated_tasks", c.truncated_tasks, "windows per outer step of truncated");
+  visit("imitation_fraction", c.imitation_fraction, "fraction of those lives led by an expert");
+  visit("expert_rates", c.expert_rates, "learning rates of the experts");
   visit("validate_every", c.validate_every, "outer steps between validations; 0: never");
   visit("validation_tasks", c.validation_tasks, "tasks per validation family");
   visit("validation_length_factor", c.validation_length_factor,
@@ -111,6 +122,9 @@ void visit_fields(Config& c, Visit&& visit) {
 
 RunSamplerOptions sampler_options(const MetaConfig& config);
 PerturbationOptions perturbation_options(const MetaConfig& config);
+/// The entries of `estimators`; InputError for another name or form.
+std::vector<NamedNumber> parse_estimators(const MetaConfig& config);
+
 FitnessOptions fitness_options(const MetaConfig& config);
 ValidationOptions validation_options(const MetaConfig& config);
 TrainerOptions trainer_options(const MetaConfig& config);

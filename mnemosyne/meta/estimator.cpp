@@ -11,7 +11,6 @@ MetaGradient combine_contributions(const std::vector<MetaGradient>& contribution
                                    const at::Tensor& weights) {
   MetaGradient total{.gradient = at::zeros_like(weights)};
   std::vector<double> losses;
-  int64_t used = 0;
   for (const MetaGradient& part : contributions) {
     total.inner_steps += part.inner_steps;
     total.skipped += part.skipped;
@@ -23,9 +22,9 @@ MetaGradient combine_contributions(const std::vector<MetaGradient>& contribution
     }
     total.gradient.add_(part.gradient);
     losses.push_back(part.meta_loss);
-    ++used;
+    ++total.used;
   }
-  if (used > 0) total.gradient.div_(static_cast<double>(used));
+  if (total.used > 0) total.gradient.div_(static_cast<double>(total.used));
   total.meta_loss = finite_mean(losses);
   return total;
 }

@@ -30,6 +30,7 @@ struct RunReport {
 struct MetaGradient {
   at::Tensor gradient = {};  ///< [N], the dtype of the weights; zeros when everything was skipped.
   double meta_loss = 0;      ///< Mean over the tasks; NaN when everything was skipped.
+  int64_t used = 0;          ///< Tasks or windows that the gradient is the mean of.
   int64_t skipped = 0;       ///< Tasks or windows without a finite result.
   int64_t inner_steps = 0;   ///< Training steps that were spent, summed over members.
   std::vector<RunReport> runs = {};  ///< In the order of the tasks.

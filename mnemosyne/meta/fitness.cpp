@@ -16,13 +16,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // others.
 constexpr double kSmallestSpread = 1e-4;
 
-/// log(L / L_0) between the floor and the ceiling; infinite for a loss that is not finite.
-double log_ratio(double loss, double first, const FitnessOptions& options) {
-  if (!std::isfinite(loss)) return kInfinity;
-  const double ratio = std::max(loss, 0.0) / std::max(first, 1e-30);
-  return std::min(std::log(ratio + options.loss_floor), options.log_ceiling);
-}
-
 double member_fitness(const std::vector<std::vector<float>>& losses, size_t member,
                       float validation, const FitnessOptions& options) {
   const int64_t steps = static_cast<int64_t>(losses.size());
@@ -30,19 +23,19 @@ double member_fitness(const std::vector<std::vector<float>>& losses, size_t memb
   const int64_t window = std::clamp<int64_t>(options.smoothing, 1, tail);
   const double first = losses.front()[member];
   double whole = 0, end = 0;
-  for (int64_t t = 0; t < steps; ++t) whole += log_ratio(losses[t][member], first, options);
+  for (int64_t t = 0; t < steps; ++t) whole += log_loss_ratio(losses[t][member], first, options);
   for (int64_t t = steps - tail; t < steps; ++t) {
     double sum = 0;
     const int64_t count = std::min(window, t + 1);
     for (int64_t i = t + 1 - count; i <= t; ++i) sum += losses[i][member];
-    end += log_ratio(sum / count, first, options);
+    end += log_loss_ratio(sum / count, first, options);
   }
   if (!std::isfinite(whole)) return kInfinity;
   const double training =
       options.final_weight * end / tail + (1 - options.final_weight) * whole / steps;
   if (options.validation_weight == 0) return training;
   return (1 - options.validation_weight) * training +
-         options.validation_weight * log_ratio(validation, first, options);
+         options.validation_weight * log_loss_ratio(validation, first, options);
 }
 
 std::vector<double> centred_ranks(const std::vector<double>& values) {
@@ -63,6 +56,12 @@ std::vector<double> centred_ranks(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+double log_loss_ratio(double loss, double first, const FitnessOptions& options) {
+  if (!std::isfinite(loss)) return kInfinity;
+  const double ratio = std::max(loss, 0.0) / std::max(first, 1e-30);
+  return std::min(std::log(ratio + options.loss_floor), options.log_ceiling);
+}
 
 std::vector<double> run_fitness(const std::vector<std::vector<float>>& losses,
                                 const std::vector<float>& validation,

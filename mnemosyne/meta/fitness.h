@@ -20,6 +20,9 @@ struct FitnessOptions {
   double log_ceiling = 3.0;  ///< Largest value of log(L / L_0), against single large numbers.
 };
 
+/// log(loss / first + floor), at most the ceiling; infinite for a loss that is not finite.
+double log_loss_ratio(double loss, double first, const FitnessOptions& options);
+
 /// Fitness of P members from their loss curves, losses[t][p]; `validation` is [P] or empty.
 /// Infinite for a member with a non-finite loss.
 std::vector<double> run_fitness(const std::vector<std::vector<float>>& losses,

@@ -5,41 +5,19 @@
 #include <ATen/ops/tensor.h>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/meta/named_number.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::meta {
-namespace {
-
-struct Scale {
-  std::string name;
-  double factor;
-};
-
-Scale parse_scale(const std::string& text) {
-  const size_t equals = text.find('=');
-  if (equals != std::string::npos && equals > 0) {
-    try {
-      size_t used = 0;
-      const double factor = std::stod(text.substr(equals + 1), &used);
-      if (used == text.size() - equals - 1 && factor > 0) return {text.substr(0, equals), factor};
-    } catch (const std::exception&) {
-      // Falls through to the one message below.
-    }
-  }
-  throw InputError("[sigma_scales] expected NAME=FACTOR with FACTOR > 0, got \"" + text + "\"");
-}
-
-}  // namespace
-
 at::Tensor perturbation_scale(const NamedTensors& weights, const std::vector<std::string>& scales) {
   const at::Tensor result = at::ones_like(flatten(weights));
   for (const std::string& text : scales) {
-    const Scale scale = parse_scale(text);
+    const NamedNumber scale = parse_named_number(text, "sigma_scales");
     bool fits = false;
     int64_t offset = 0;
     for (const auto& [name, tensor] : weights) {
       if (name.find(scale.name) != std::string::npos) {
-        result.narrow(0, offset, tensor.numel()).fill_(scale.factor);
+        result.narrow(0, offset, tensor.numel()).fill_(scale.number);
         fits = true;
       }
       offset += tensor.numel();

@@ -5,9 +5,12 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/tasks/random.h"
+#include "mnemosyne/tasks/reparametrized.h"
 
 namespace mnemosyne::meta {
 namespace {
+
+constexpr double kSmallestScale = 0.05;  // exp(-3): losses are scaled by exp(U(-3, 3)).
 
 /// The index that a number in [0, 1) picks when each has its weight as share.
 size_t weighted_index(const std::vector<double>& weights, double share) {
@@ -55,6 +58,11 @@ Run RunSampler::sample(uint64_t seed, int64_t horizon) const {
   run.seed = draws.bits();
   run.num_steps = length_between(std::min(options_.min_steps, horizon), horizon, draws);
   run.length_known = draws.chance(options_.known_fraction);
+  if (draws.chance(options_.reparametrized_fraction)) {
+    run.task = tasks::make_reparametrized(
+        run.task, {.loss_scale = draws.log_uniform(kSmallestScale, 1 / kSmallestScale),
+                   .seed = draws.bits()});
+  }
   return run;
 }
 

@@ -72,7 +72,7 @@ OuterReport Trainer::step() {
   skipped_ += estimate.skipped;
   inner_steps_ += estimate.inner_steps;
   // A step without any finite task would only move the weights along old momentum.
-  if (std::isfinite(estimate.meta_loss)) {
+  if (estimate.used > 0) {
     report.gradient_norm = outer_.step(estimate.gradient, rate_factor());
   }
   ++outer_step_;

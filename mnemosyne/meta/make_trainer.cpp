@@ -1,0 +1,85 @@
+#include "mnemosyne/meta/make_trainer.h"
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/meta/evolution.h"
+#include "mnemosyne/meta/mixture.h"
+#include "mnemosyne/meta/persistent_evolution.h"
+#include "mnemosyne/meta/run_sampler.h"
+#include "mnemosyne/meta/truncated_gradient.h"
+#include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/weights.h"
+#include "mnemosyne/tasks/families.h"
+
+namespace mnemosyne::meta {
+namespace {
+
+RunSampler::Families make_families(const std::vector<std::string>& names) {
+  RunSampler::Families families;
+  for (const std::string& name : names) families.push_back(tasks::make_family(name));
+  return families;
+}
+
+std::unique_ptr<GradientEstimator> make_estimator(const std::string& name,
+                                                  const RunSampler& sampler,
+                                                  const MetaConfig& config) {
+  const FitnessOptions fitness = fitness_options(config);
+  if (name == "truncated") {
+    return std::make_unique<TruncatedGradientEstimator>(
+        sampler, TruncatedGradientOptions{.num_tasks = config.truncated_tasks,
+                                          .window = config.window,
+                                          .imitation_fraction = config.imitation_fraction,
+                                          .expert_rates = config.expert_rates,
+                                          .fitness = fitness});
+  }
+  const PerturbationOptions perturbation = perturbation_options(config);
+  if (name == "pes") {
+    return std::make_unique<PersistentEvolutionEstimator>(
+        sampler, PersistentEvolutionOptions{.num_tasks = config.num_tasks,
+                                            .window = config.window,
+                                            .perturbation = perturbation,
+                                            .fitness = fitness});
+  }
+  return std::make_unique<EvolutionEstimator>(
+      sampler,
+      EvolutionOptions{
+          .num_tasks = config.num_tasks, .perturbation = perturbation, .fitness = fitness});
+}
+
+std::unique_ptr<GradientEstimator> make_estimators(const MetaConfig& config) {
+  const RunSampler sampler(make_families(config.families), sampler_options(config));
+  const std::vector<NamedNumber> entries = parse_estimators(config);
+  if (entries.size() == 1) return make_estimator(entries.front().name, sampler, config);
+  std::vector<MixtureEstimator::Part> parts;
+  for (const NamedNumber& entry : entries) {
+    parts.push_back({entry.number, make_estimator(entry.name, sampler, config)});
+  }
+  return std::make_unique<MixtureEstimator>(std::move(parts), config.normalize_estimators);
+}
+
+}  // namespace
+
+std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config) {
+  const std::string& file = config.initial_weights;
+  if (file.empty()) return optim::make_rule(config.rule, config.rule_options);
+  std::shared_ptr<optim::UpdateRule> rule = optim::load_rule(file);
+  if (rule->name() != config.rule) {
+    throw InputError("[initial_weights] expected weights of \"" + config.rule + "\" in " + file +
+                     ", got \"" + rule->name() + "\"");
+  }
+  return rule;
+}
+
+std::unique_ptr<Trainer> make_trainer(const MetaConfig& config,
+                                      const std::string& checkpoint_path) {
+  config.validate();
+  Validator validator(make_families(config.validation_families), validation_options(config),
+                      config.seed);
+  TrainerOptions options = trainer_options(config);
+  options.checkpoint_path = checkpoint_path;
+  auto trainer = std::make_unique<Trainer>(make_initial_rule(config), make_estimators(config),
+                                           std::move(validator), std::move(options));
+  trainer->set_metadata(resume_metadata(config));
+  return trainer;
+}
+
+}  // namespace mnemosyne::meta

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <memory>
+
+#include "mnemosyne/meta/config.h"
+#include "mnemosyne/meta/trainer.h"
+
+namespace mnemosyne::meta {
+
+/// The rule that a configuration starts from: `make_rule(rule, rule_options)`, or what the weights
+/// file `initial_weights` holds, which has to be of the same rule.
+std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config);
+
+/// A whole meta-training from its configuration. `checkpoint_path`: where `run` saves, empty for
+/// nowhere.
+///
+///     auto trainer = meta::make_trainer({.families = {"mlp"}, .validation_families = {"vit"}},
+///     ""); trainer->run({.on_step = [](const OuterReport& report) { ... }});
+///     auto best = make_initial_rule(config)->with_weights(trainer->best_weights());
+///     optim::save_rule("weights.safetensors", *best, {{"config", to_text(config)}});
+///
+/// InputError when the configuration cannot be used.
+std::unique_ptr<Trainer> make_trainer(const MetaConfig& config, const std::string& checkpoint_path);
+
+}  // namespace mnemosyne::meta
