@@ -1,9 +1,10 @@
 #include "mnemosyne/ops/orthogonalize.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/eye.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_inv.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/matmul.h>
@@ -11,29 +12,73 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <numeric>
 #include <vector>
+
+#include "mnemosyne/kernels/orthogonalize.h"
 
 namespace mnemosyne::ops {
 namespace {
 
-struct PartialFraction {
-  double weight;
-  double pole;
-};
-
-// Made by scripts/zolotarev.py for the interval [5e-4, 1].
-constexpr std::array<PartialFraction, 3> kSign = {{
-    {0.00222660, 1.12812575e-06},
-    {0.04243258, 5.00000000e-04},
-    {0.98685764, 2.21606501e-01},
-}};
+// Weights and poles of the sign on [5e-4, 1], made by scripts/zolotarev.py.
+constexpr std::array<float, 3> kWeights = {0.00222660F, 0.04243258F, 0.98685764F};
+constexpr std::array<float, 3> kPoles = {1.12812575e-06F, 5.00000000e-04F, 2.21606501e-01F};
 
 at::Tensor in_double(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 2, "[orthogonalize] expected x of shape [..., M, N], got ", x.sizes());
   TORCH_CHECK(at::isFloatingType(x.scalar_type()),
               "[orthogonalize] expected a floating-point dtype, got ", x.scalar_type());
   return x.to(at::kDouble);
+}
+
+/// Multiplications and additions of one matrix: the Gram matrix, the inverses, the last product.
+double cost(const MatrixRef& matrix) {
+  const double small = static_cast<double>(std::min(matrix.rows, matrix.columns));
+  const double large = static_cast<double>(std::max(matrix.rows, matrix.columns));
+  return 3 * small * small * (small + large);
+}
+
+/// Below it (some 20 microseconds) waking threads costs more than it saves.
+constexpr double kSerialCost = 1e6;
+
+/// The calling thread's workspace, of at least `size` floats, aligned for every kernel; it only
+/// grows.
+float* workspace(int64_t size) {
+  struct Free {
+    void operator()(float* data) const { std::free(data); }
+  };
+  constexpr int64_t kAlignment = 64;
+  thread_local std::unique_ptr<float, Free> data;
+  thread_local int64_t capacity = 0;
+  if (size > capacity) {
+    const int64_t bytes =
+        (size * int64_t{sizeof(float)} + kAlignment - 1) / kAlignment * kAlignment;
+    data.reset();
+    capacity = 0;
+    data.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+    TORCH_CHECK(data != nullptr, "[orthogonalize_] expected ", bytes, " bytes of memory, got none");
+    capacity = size;
+  }
+  return data.get();
+}
+
+void orthogonalize_one(const MatrixRef& matrix) {
+  const int terms = static_cast<int>(kWeights.size());
+  kernels::orthogonalize({
+      .matrix = matrix.data,
+      .rows = matrix.rows,
+      .columns = matrix.columns,
+      .workspace = workspace(kernels::orthogonalize_workspace(matrix.rows, matrix.columns, terms)),
+      .weights = kWeights.data(),
+      .poles = kPoles.data(),
+      .num_terms = terms,
+  });
 }
 
 }  // namespace
@@ -51,6 +96,8 @@ at::Tensor orthogonalize_reference(const at::Tensor& x) {
   if (x.numel() == 0) return in_double(x).to(x.scalar_type());
   const bool tall = x.size(-2) > x.size(-1);
   at::Tensor wide = in_double(tall ? x.mT() : x);
+  const at::Tensor finite = at::isfinite(wide).all(-1, /*keepdim=*/true).all(-2, /*keepdim=*/true);
+  wide = at::where(finite, wide, 0.0);
   const at::Tensor largest = wide.abs().amax({-2, -1}, /*keepdim=*/true);
   wide = wide / at::where(largest > 0, largest, 1.0);
 
@@ -59,22 +106,40 @@ at::Tensor orthogonalize_reference(const at::Tensor& x) {
   const at::Tensor row_sum = gram.abs().sum(-1, /*keepdim=*/true).amax(-2, /*keepdim=*/true);
   at::Tensor bound = at::minimum(frobenius, row_sum);
   bound = at::where(largest > 0, bound, 1.0);
+  wide = wide / bound.sqrt();
 
-  const at::Tensor identity = at::eye(gram.size(-1), gram.options());
-  at::Tensor function = at::zeros_like(gram);
-  for (const PartialFraction& term : kSign) {
-    function = function + term.weight * at::linalg_inv(gram / bound + term.pole * identity);
+  at::Tensor result = wide;  // one row: nothing but its length to correct
+  if (gram.size(-1) > 1) {
+    const at::Tensor identity = at::eye(gram.size(-1), gram.options());
+    at::Tensor function = at::zeros_like(gram);
+    for (size_t j = 0; j < kPoles.size(); ++j) {
+      function = function + kWeights[j] * at::linalg_inv(gram / bound + kPoles[j] * identity);
+    }
+    result = at::matmul(function, wide);
   }
-  const at::Tensor result = at::matmul(function, wide / bound.sqrt());
+  result = at::where(finite, result, std::numeric_limits<double>::quiet_NaN());
   return (tall ? result.mT() : result).contiguous().to(x.scalar_type());
 }
 
 void orthogonalize_(const MatrixRef* matrices, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const at::Tensor matrix =
-        at::from_blob(matrices[i].data, {matrices[i].rows, matrices[i].columns}, at::kFloat);
-    matrix.copy_(orthogonalize_reference(matrix));
+  double total_cost = 0;
+  for (int64_t i = 0; i < count; ++i) total_cost += cost(matrices[i]);
+  if (count == 1 || total_cost < kSerialCost || at::get_num_threads() == 1 ||
+      at::in_parallel_region()) {
+    for (int64_t i = 0; i < count; ++i) orthogonalize_one(matrices[i]);
+    return;
   }
+  // The largest first, each to the thread that is free: no thread waits long for the others at the
+  // end.
+  std::vector<int64_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [matrices](int64_t a, int64_t b) {
+    return cost(matrices[a]) > cost(matrices[b]);
+  });
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) orthogonalize_one(matrices[order[i]]);
+  });
 }
 
 void orthogonalize_(at::TensorList matrices) {

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+
+#include "mnemosyne/kernels/dispatch.h"
+
+namespace mnemosyne::kernels {
+
+constexpr int kMaxSignTerms = 4;
+
+/// One matrix to orthogonalise in place: P X / sqrt(b) with P = sum_j weight_j (G / b + pole_j)^-1,
+/// see ops/orthogonalize.h. `matrix` is row-major [rows, columns].
+///
+/// `workspace` holds `orthogonalize_workspace(rows, columns, num_terms)` floats, aligned to 64
+/// bytes, with any content.
+struct OrthogonalizeParams {
+  float* matrix;
+  int64_t rows;
+  int64_t columns;
+  float* workspace;
+  const float* weights;
+  const float* poles;
+  int num_terms;
+};
+
+/// Rows and columns of blocks to which the kernel pads, and how much of X it packs at a time:
+/// constants of the body that the size of the workspace depends on, at their largest over the
+/// instruction sets.
+constexpr int64_t kOrthogonalizeBlock = 16;
+constexpr int64_t kOrthogonalizePanel = 32;
+constexpr int64_t kOrthogonalizeGramTerms = 128;
+constexpr int64_t kOrthogonalizeRows = 32;
+
+/// Floats of packed X, of one symmetric matrix and of scratch for a matrix whose smaller side is
+/// `m`.
+struct OrthogonalizeSizes {
+  constexpr explicit OrthogonalizeSizes(int64_t m) {
+    const int64_t rows = (m + kOrthogonalizeBlock - 1) / kOrthogonalizeBlock * kOrthogonalizeBlock;
+    const int64_t columns =
+        (m + kOrthogonalizePanel - 1) / kOrthogonalizePanel * kOrthogonalizePanel;
+    const int64_t gram = columns * kOrthogonalizeGramTerms;
+    const int64_t apply = (rows + kOrthogonalizeBlock) * kOrthogonalizeRows;
+    packed = gram > apply ? gram : apply;
+    symmetric = rows * columns;
+    scratch = kMaxSignTerms * kOrthogonalizeBlock * kOrthogonalizeBlock +
+              2 * columns * kOrthogonalizeBlock;
+  }
+
+  int64_t packed = 0;
+  int64_t symmetric = 0;
+  int64_t scratch = 0;
+};
+
+/// Floats that one matrix needs, enough for every instruction set.
+constexpr int64_t orthogonalize_workspace(int64_t rows, int64_t columns, int num_terms) {
+  const OrthogonalizeSizes sizes(rows < columns ? rows : columns);
+  return sizes.packed + num_terms * sizes.symmetric + sizes.scratch;
+}
+
+}  // namespace mnemosyne::kernels
+
+MN_DECLARE_KERNEL(orthogonalize, OrthogonalizeParams)
