@@ -23,8 +23,8 @@ at::Tensor stacked_layer_norm(const at::Tensor& x, const Affine& layer);
 /// Rows of every member's table [P,V,F] for the shared integers `indices` [N]: [P,N,F].
 at::Tensor stacked_embedding(const at::Tensor& indices, const at::Tensor& table);
 
-/// Convolution with "same members" kept apart: x [B,P*C,H,W], or [B,C,H,W] when the members share
-/// it, weight [P,O,C,k,k], bias [P,O]. Returns [B,P*O,H',W'].
+/// Convolution with the members side by side in the channels: x [B,P*C,H,W], or [B,C,H,W] when the
+/// members share it, weight [P,O,C,k,k], bias [P,O]. Returns [B,P*O,H',W'].
 at::Tensor stacked_conv2d(const at::Tensor& x, bool shared, const Affine& layer, int64_t stride,
                           int64_t padding);
 

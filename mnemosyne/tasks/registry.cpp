@@ -82,10 +82,10 @@ TaskPtr predict_synthetic(const TaskInfo& info, ModelPtr model, const std::strin
 std::vector<Entry> digit_tasks() {
   return {
       {{.name = "vit_digits",
-        .description = "Vision Transformer, width 64, 3 layers, on 8x8 handwritten digits",
+        .description = "Vision Transformer, width 32, 3 layers, on 8x8 handwritten digits",
         .default_steps = 1000,
-        .default_batch = 64},
-       [] { return make_vit({.transformer = {.width = 64, .heads = 4, .layers = 3}}); },
+        .default_batch = 32},
+       [] { return make_vit({.transformer = {.width = 32, .heads = 4, .layers = 3}}); },
        classify_digits},
       {{.name = "mlp_digits_interpolate",
         .description = "MLP 64-128-128-10 that interpolates 1,000 handwritten digits",

@@ -8,7 +8,7 @@ namespace mnemosyne::tasks {
 namespace {
 
 int64_t hidden_size(const TransformerOptions& options) {
-  return options.hidden > 0 ? options.hidden : 4 * options.width;
+  return options.hidden > 0 ? options.hidden : 2 * options.width;
 }
 
 // Three projections of the same rows are one product with their weights side by side.

@@ -10,7 +10,7 @@ struct TransformerOptions {
   int64_t width = 64;
   int64_t heads = 4;  ///< Divides `width`.
   int64_t layers = 3;
-  int64_t hidden = 0;  ///< Features inside the feed-forward part; 0 means 4 * width.
+  int64_t hidden = 0;  ///< Features inside the feed-forward part; 0 means 2 * width.
   bool causal = false;
   /// One weight "attention.in_proj" [3 * width, width] instead of three ("query", "key", "value").
   bool joint_projection = false;
