@@ -62,7 +62,7 @@ for path in sys.path:
     else
       cp requirements.txt .venv/requirements.txt
     fi
-    "$python" -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt
+    "$python" -m pip install -qq --disable-pip-version-check -r .venv/requirements.txt
     cp requirements.txt .venv/requirements-installed.txt
   fi
   export PATH="$repo/.venv/bin:$PATH"
