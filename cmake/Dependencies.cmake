@@ -78,11 +78,9 @@ if(MNEMOSYNE_BUILD_TESTS)
   )
 endif()
 if(MNEMOSYNE_BUILD_BENCHMARKS)
-  set(BENCHMARK_ENABLE_TESTING OFF)
-  set(BENCHMARK_ENABLE_INSTALL OFF)
-  mnemosyne_dependency(
-    benchmark 1.6 benchmark::benchmark libbenchmark-dev
-    https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz
-    6bc180a57d23d4d9515519f92b0c83d61b05b5bab188961f36ac7b06b0d9e9ce
-  )
+  find_package(benchmark 1.6 QUIET)
+  if(NOT benchmark_FOUND)
+    message(STATUS "benchmark not found: no micro-benchmarks (Debian, Ubuntu: apt-get install libbenchmark-dev)")
+    set(MNEMOSYNE_BUILD_BENCHMARKS OFF)
+  endif()
 endif()
