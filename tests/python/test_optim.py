@@ -284,6 +284,20 @@ def test_the_model_keeps_its_mode(make):
     assert model[2].training
 
 
+@make_optimizer
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_what_the_cpu_gives(make):
+    model, other = make_model(), make_model().cuda()
+    optimizer, other_optimizer = make(model.parameters()), make(other.parameters())
+    for step in range(3):
+        train(model, optimizer, step, step + 1)
+        for p, q in zip(other.parameters(), model.parameters(), strict=True):
+            p.grad = q.grad.cuda()
+        other_optimizer.step()
+    for p, q in zip(other.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(p.cpu(), q, rtol=1e-4, atol=1e-5)
+
+
 def test_weight_decay_is_decoupled():
     param = nn.Parameter(torch.full((4, 4), 2.0))
     twin = nn.Parameter(torch.full((4, 4), 2.0))
