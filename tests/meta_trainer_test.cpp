@@ -7,8 +7,12 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/config.h"
 #include "mnemosyne/meta/evolution.h"
+#include "mnemosyne/meta/make_trainer.h"
+#include "mnemosyne/meta/mixture.h"
 #include "mnemosyne/meta/parallel.h"
+#include "mnemosyne/meta/persistent_evolution.h"
 #include "mnemosyne/meta/trainer.h"
+#include "mnemosyne/meta/truncated_gradient.h"
 #include "testing.h"
 
 namespace mnemosyne::meta {
@@ -80,13 +84,33 @@ TEST_P(EveryEstimator, LearnsALargerRate) {
   EXPECT_GT(trainer.last_weights()[0].second.item<float>(), -3.0f);
 }
 
+std::unique_ptr<GradientEstimator> make_evolution() {
+  return std::make_unique<EvolutionEstimator>(toy_sampler(), EvolutionOptions{.num_tasks = 2});
+}
+
+std::unique_ptr<GradientEstimator> make_pes() {
+  return std::make_unique<PersistentEvolutionEstimator>(
+      toy_sampler(), PersistentEvolutionOptions{.num_tasks = 3, .window = 5});
+}
+
+std::unique_ptr<GradientEstimator> make_truncated() {
+  return std::make_unique<TruncatedGradientEstimator>(
+      toy_sampler(), TruncatedGradientOptions{.num_tasks = 4, .window = 5, .expert_rates = {0.3}});
+}
+
+std::unique_ptr<GradientEstimator> make_mixture() {
+  std::vector<MixtureEstimator::Part> parts;
+  parts.push_back({1.0, make_evolution()});
+  parts.push_back({0.5, make_truncated()});
+  parts.push_back({0.5, make_pes()});
+  return std::make_unique<MixtureEstimator>(std::move(parts));
+}
+
 INSTANTIATE_TEST_SUITE_P(Estimators, EveryEstimator,
-                         ::testing::Values(EstimatorCase{
-                             "evolution",
-                             [] {
-                               return std::make_unique<EvolutionEstimator>(
-                                   toy_sampler(), EvolutionOptions{.num_tasks = 2});
-                             }}),
+                         ::testing::Values(EstimatorCase{"evolution", make_evolution},
+                                           EstimatorCase{"pes", make_pes},
+                                           EstimatorCase{"truncated", make_truncated},
+                                           EstimatorCase{"mixture", make_mixture}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 /// A gradient that is always the same, to see what the trainer does with it.
@@ -239,6 +263,41 @@ TEST(MetaConfig, RefusesWhatCannotBeUsedAndNamesIt) {
             "[shaping] expected one of none, spread, rank, got \"cube\"");
   EXPECT_EQ(error_of({.validation_families = some, .horizons = {5, 5}}),
             "[horizons] expected growing positive lengths, got 5 after 5");
+}
+
+TEST(MetaConfig, RefusesUnknownEstimators) {
+  EXPECT_EQ(parse_estimators({.estimators = {"pes", "truncated=0.25"}}).at(1).number, 0.25);
+  EXPECT_THROW(parse_estimators({.estimators = {"hessian=1"}}), InputError);
+  EXPECT_THROW(parse_estimators({.estimators = {"pes=-1"}}), InputError);
+  EXPECT_THROW(parse_estimators({.estimators = {}}), InputError);
+}
+
+TEST(MakeTrainer, MetaTrainsARuleOfTheRegistryOnFamiliesOfTheRegistry) {
+  const MetaConfig config{.rule = "mnemosyne",
+                          .families = {"quadratic", "mlp"},
+                          .validation_families = {"teacher"},
+                          .min_steps = 4,
+                          .reparametrized_fraction = 0.5,
+                          .num_outer_steps = 2,
+                          .num_workers = 2,
+                          .horizons = {8},
+                          .num_tasks = 2,
+                          .num_pairs = 2,
+                          .validate_every = 2};
+  const auto trainer = make_trainer(config, "");
+  int validations = 0;
+  trainer->run({.on_validation = [&](const ValidationReport& report) {
+    ++validations;
+    EXPECT_TRUE(std::isfinite(report.candidate.score));
+  }});
+  EXPECT_TRUE(trainer->done());
+  EXPECT_EQ(validations, 1);
+  MetaConfig bad = config;
+  bad.rule = "adam";
+  EXPECT_THROW(make_trainer(bad, ""), InputError) << "nothing to learn in Adam";
+  bad = config;
+  bad.families = {"vit_digits"};
+  EXPECT_THROW(make_trainer(bad, ""), InputError) << "a test task is no family";
 }
 
 TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {

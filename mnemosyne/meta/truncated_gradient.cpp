@@ -57,10 +57,18 @@ Tensors detached(const Tensors& tensors) {
   return result;
 }
 
-Tensors subtracted(const Tensors& params, const Tensors& updates) {
+/// params - factor updates, without a graph.
+Tensors subtracted(const Tensors& params, const Tensors& updates, double factor) {
   Tensors result;
-  for (size_t i = 0; i < params.size(); ++i) result.push_back(params[i].sub(updates[i].detach()));
+  for (size_t i = 0; i < params.size(); ++i) {
+    result.push_back(params[i].sub(updates[i].detach(), factor));
+  }
   return result;
+}
+
+double cosine_factor(int64_t step, int64_t num_steps) {
+  const double progress = static_cast<double>(step) / static_cast<double>(num_steps);
+  return 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
 /// The updates of a window, still attached to the weights, and dJ/du of each.
@@ -85,11 +93,14 @@ void set_loss_cotangents(Trace& trace, const std::vector<Sample>& samples, doubl
   }
 }
 
-/// Gradient of 1/2 mean (u - e)^2 / mean e^2, averaged over the tensors and the window's K steps.
-void add_imitation(Trace& trace, const Tensors& updates, const Tensors& expert, int64_t window) {
+/// Gradient of 1/2 mean (u - f e)^2 / mean e^2, averaged over the tensors and the window's K steps,
+/// for an expert's update e at its full rate and the schedule's factor f. Over (f e)^2 the last
+/// steps of a schedule that falls to zero would outweigh all others.
+void add_imitation(Trace& trace, const Tensors& updates, const Tensors& expert, double factor,
+                   int64_t window) {
   Tensors& cotangents = trace.cotangents.emplace_back();
   for (size_t i = 0; i < updates.size(); ++i) {
-    const at::Tensor difference = updates[i].detach().sub(expert[i]);
+    const at::Tensor difference = updates[i].detach().sub(expert[i], factor);
     const double square = expert[i].square().mean().item<double>();
     const double share = 1 / static_cast<double>(updates.size() * static_cast<size_t>(window));
     const double scale = square > 0 ? share / square : 0;
@@ -201,13 +212,15 @@ MetaGradient TruncatedGradientEstimator::run_window(const optim::UpdateRule& rul
     optim::UpdateResult result =
         learned->update(now.grads, trainee.state, trainee.params, run.options());
     trainee.state = std::move(result.state);
-    Tensors move = result.updates;
     if (expert_rate > 0) {
-      move = expert_updates(trainee, now.grads, expert_rate, run.num_steps);
-      add_imitation(trace, result.updates, move, window);
+      const double factor = cosine_factor(trainee.step, run.num_steps);
+      const Tensors expert = expert_updates(trainee, now.grads, expert_rate);
+      add_imitation(trace, result.updates, expert, factor, window);
+      trainee.params = subtracted(trainee.params, expert, factor);
+    } else {
+      trainee.params = subtracted(trainee.params, result.updates, 1.0);
     }
     trace.updates.push_back(std::move(result.updates));
-    trainee.params = subtracted(trainee.params, move);
     ++trainee.step;
     now = sample_gradients(*run.task, *stream, trainee.params, trainee.step);
     finite = now.finite();
@@ -230,12 +243,10 @@ MetaGradient TruncatedGradientEstimator::run_window(const optim::UpdateRule& rul
 }
 
 std::vector<at::Tensor> TruncatedGradientEstimator::expert_updates(
-    Trainee& trainee, const std::vector<at::Tensor>& grads, double rate, int64_t num_steps) const {
+    Trainee& trainee, const std::vector<at::Tensor>& grads, double rate) const {
   const at::NoGradGuard no_grad;
-  const double progress = static_cast<double>(trainee.step) / static_cast<double>(num_steps);
-  const double factor = 0.5 * (1 + std::cos(std::numbers::pi * progress));
   optim::UpdateResult result =
-      expert_->update(grads, trainee.expert_state, trainee.params, {.lr = rate * factor});
+      expert_->update(grads, trainee.expert_state, trainee.params, {.lr = rate});
   trainee.expert_state = std::move(result.state);
   return std::move(result.updates);
 }

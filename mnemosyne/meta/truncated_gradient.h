@@ -26,9 +26,8 @@ struct TruncatedGradientOptions {
 /// differentiated. State is carried from window to window and detached in between. The rule sees
 /// parameters as constants, too.
 ///
-/// In an expert's life (Adam with cosine decay) parameters follow the expert, and the loss is
-/// 1/2 mean (u - expert's update)^2, over the mean square of the expert's update, so that all
-/// tensors count alike.
+/// In an expert's life (Adam with cosine decay f) parameters follow the expert's updates f e, and
+/// the loss is 1/2 mean (u - f e)^2 / mean e^2, so that all tensors count alike.
 class TruncatedGradientEstimator : public GradientEstimator {
  public:
   TruncatedGradientEstimator(RunSampler sampler, TruncatedGradientOptions options);
@@ -54,7 +53,7 @@ class TruncatedGradientEstimator : public GradientEstimator {
   /// The learning rate of the expert that leads in this run; 0 where the rule itself does.
   double expert_rate(const Run& run) const;
   std::vector<at::Tensor> expert_updates(Trainee& trainee, const std::vector<at::Tensor>& grads,
-                                         double rate, int64_t num_steps) const;
+                                         double rate) const;
   void finish_window(Trainee& trainee, bool goes_on) const;
 
   RunSampler sampler_;
