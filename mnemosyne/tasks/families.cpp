@@ -96,7 +96,7 @@ TaskPtr sample_lm(std::string name, Random& random) {
                                                      .joint_projection = random.chance(0.3)}};
   return make_language_task(std::move(name), make_transformer_lm(options),
                             std::make_shared<const TextData>(synthetic_text(random.bits(), text)),
-                            {.context = context, .batch_size = random.choose({2, 4, 8})});
+                            {.context = context, .batch_size = random.choose({64, 128}) / context});
 }
 
 TaskPtr sample_autoencoder(std::string name, Random& random) {

@@ -5,23 +5,17 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
-#include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
 #include <c10/util/Exception.h>
 
-#include <cmath>
-#include <limits>
-#include <vector>
+#include "mnemosyne/ops/short_attention.h"
 
 namespace mnemosyne::tasks {
 
@@ -79,25 +73,9 @@ at::Tensor image_patches(const at::Tensor& images, int64_t size) {
 }
 
 at::Tensor stacked_attention(const at::Tensor& qkv, int64_t tokens, int64_t heads, bool causal) {
-  const int64_t members = qkv.size(0), rows = qkv.size(1), features = qkv.size(2) / 3;
-  const int64_t examples = members * rows / tokens, depth = features / heads;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(depth));
-  // One copy brings every head's matrices together, and plain products then beat
-  // scaled_dot_product_attention at the few tokens that these networks see.
-  const std::vector<at::Tensor> parts = qkv.reshape({examples, tokens, 3, heads, depth})
-                                            .permute({2, 0, 3, 1, 4})
-                                            .reshape({3, examples * heads, tokens, depth})
-                                            .unbind(0);
-  const at::Tensor mask =
-      causal ? at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), qkv.options())
-                   .triu_(1)
-             : at::empty({1, 1, 1}, qkv.options());
-  const at::Tensor scores =
-      at::baddbmm(mask, parts[0], parts[1].transpose(1, 2), causal ? 1.0 : 0.0, scale);
-  return at::bmm(at::softmax(scores, -1), parts[2])
-      .view({examples, heads, tokens, depth})
-      .transpose(1, 2)
-      .reshape({members, rows, features});
+  const int64_t members = qkv.size(0), rows = qkv.size(1);
+  return ops::short_attention(qkv.reshape({members * rows, -1}), tokens, heads, causal)
+      .view({members, rows, -1});
 }
 
 at::Tensor stacked_cross_entropy(const at::Tensor& logits, const at::Tensor& targets) {

@@ -115,7 +115,7 @@ std::vector<Entry> image_tasks() {
         .data = "fashion_mnist"},
        [] {
          return make_vit(
-             {.image_size = kSide, .transformer = {.width = 32, .heads = 4, .layers = 2}});
+             {.image_size = kSide, .transformer = {.width = 32, .heads = 2, .layers = 2}});
        },
        classify_idx},
       {{.name = "conv_cifar",
@@ -140,7 +140,7 @@ ModelPtr character_transformer(int64_t vocabulary) {
   return make_transformer_lm(
       {.vocabulary = vocabulary,
        .context = kTransformerContext,
-       .transformer = {.width = 48, .heads = 4, .layers = 2, .causal = true}});
+       .transformer = {.width = 48, .heads = 2, .layers = 2, .causal = true}});
 }
 
 std::vector<Entry> language_tasks() {

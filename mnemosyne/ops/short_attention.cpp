@@ -1,0 +1,103 @@
+#include "mnemosyne/ops/short_attention.h"
+
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/softmax.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "mnemosyne/kernels/short_attention.h"
+
+namespace mnemosyne::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+double score_scale(int64_t depth) { return 1.0 / std::sqrt(static_cast<double>(depth)); }
+
+class ShortAttention : public torch::autograd::Function<ShortAttention> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv, int64_t tokens,
+                            int64_t heads, bool causal) {
+    const int64_t examples = qkv.size(0) / tokens, depth = qkv.size(1) / (3 * heads);
+    const at::Tensor output = at::empty({qkv.size(0), heads * depth}, qkv.options());
+    const at::Tensor weights =
+        at::empty({examples, heads, tokens, kernels::padded_row(tokens)}, qkv.options());
+    std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));
+    kernels::short_attention({.qkv = qkv.const_data_ptr<float>(),
+                              .weights = weights.mutable_data_ptr<float>(),
+                              .output = output.mutable_data_ptr<float>(),
+                              .scratch = scratch.data(),
+                              .examples = examples,
+                              .tokens = tokens,
+                              .heads = heads,
+                              .depth = depth,
+                              .scale = static_cast<float>(score_scale(depth)),
+                              .causal = causal});
+    context->save_for_backward({qkv, weights});
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &qkv = saved[0], &weights = saved[1];
+    const int64_t heads = weights.size(1), tokens = weights.size(2);
+    const int64_t depth = qkv.size(1) / (3 * heads);
+    const at::Tensor grad_output = grads[0].contiguous(), grad_qkv = at::empty_like(qkv);
+    std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));
+    kernels::short_attention_backward({.qkv = qkv.const_data_ptr<float>(),
+                                       .weights = weights.const_data_ptr<float>(),
+                                       .grad_output = grad_output.const_data_ptr<float>(),
+                                       .grad_qkv = grad_qkv.mutable_data_ptr<float>(),
+                                       .scratch = scratch.data(),
+                                       .examples = weights.size(0),
+                                       .tokens = tokens,
+                                       .heads = heads,
+                                       .depth = depth,
+                                       .scale = static_cast<float>(score_scale(depth))});
+    return {grad_qkv, {}, {}, {}};
+  }
+};
+
+void check(const at::Tensor& qkv, int64_t tokens, int64_t heads) {
+  TORCH_CHECK(qkv.dim() == 2 && tokens > 0 && heads > 0 && qkv.size(0) % tokens == 0 &&
+                  qkv.size(1) % (3 * heads) == 0,
+              "[short_attention] expected qkv [E*", tokens, ",3*", heads, "*D], got ", qkv.sizes());
+}
+
+}  // namespace
+
+at::Tensor short_attention_reference(const at::Tensor& qkv, int64_t tokens, int64_t heads,
+                                     bool causal) {
+  check(qkv, tokens, heads);
+  const int64_t examples = qkv.size(0) / tokens, depth = qkv.size(1) / (3 * heads);
+  const std::vector<at::Tensor> parts = qkv.reshape({examples, tokens, 3, heads, depth})
+                                            .permute({2, 0, 3, 1, 4})
+                                            .reshape({3, examples * heads, tokens, depth})
+                                            .unbind(0);
+  at::Tensor mask = at::full({tokens, tokens}, 0.0, qkv.options());
+  if (causal) mask.fill_(-std::numeric_limits<double>::infinity()).triu_(1);
+  const at::Tensor scores =
+      at::baddbmm(mask, parts[0], parts[1].transpose(1, 2), 1.0, score_scale(depth));
+  return at::bmm(at::softmax(scores, -1), parts[2])
+      .view({examples, heads, tokens, depth})
+      .transpose(1, 2)
+      .reshape({examples * tokens, heads * depth});
+}
+
+at::Tensor short_attention(const at::Tensor& qkv, int64_t tokens, int64_t heads, bool causal) {
+  check(qkv, tokens, heads);
+  if (qkv.scalar_type() != at::kFloat || !qkv.is_cpu() || qkv.numel() == 0) {
+    return short_attention_reference(qkv, tokens, heads, causal);
+  }
+  return ShortAttention::apply(qkv.contiguous(), tokens, heads, causal);
+}
+
+}  // namespace mnemosyne::ops
