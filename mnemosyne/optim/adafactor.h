@@ -5,9 +5,8 @@
 namespace mnemosyne::optim {
 
 struct AdafactorOptions {
-  double beta2_decay = -0.8;  ///< Exponent of the second moment's decay, at most 0.
-  double clip_threshold =
-      1.0;  ///< Largest root mean square of an update before scaling; at least 1.
+  double beta2_decay = -0.8;     ///< Exponent of the second moment's decay, at most 0.
+  double clip_threshold = 1.0;   ///< Root mean square above which an update is scaled down; >= 1.
   double smallest_scale = 1e-3;  ///< Floor of the parameter's root mean square; at least 0.
 };
 

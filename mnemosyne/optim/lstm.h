@@ -23,11 +23,10 @@ struct LstmOptions {
 /// units that run on every coordinate by itself, with shared weights. Of a coordinate's gradient g
 /// they see
 ///
-///     "lstm"          max(log(|g| + eps) / p, -1)  and  clip(e^p g, -1, 1)            p = 10
-///     "lstm-rnnprop"  g / sqrt(v^)  and  m^ / sqrt(v^),  m and v the means of g and g^2 (decay
-///     .95,
-///                     bias-corrected)
+///     "lstm"          max(log |g| / p, -1)  and  clip(e^p g, -1, 1)           p = 10
+///     "lstm-rnnprop"  g / r  and  m^ / r,  r = sqrt(v^) + 1e-12
 ///
+/// (m and v are the means of g and g^2 with decay .95, m^ and v^ the same bias-corrected)
 /// and the output is the update, times .01, or tanh of it times .1. lr multiplies it (default 1);
 /// weight decay takes lr weight_decay p off as well. Untrained weights (a seeded draw, the output
 /// near zero) do not optimise anything: see `default_rule` in weights.h for trained ones.

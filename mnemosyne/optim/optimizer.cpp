@@ -52,25 +52,23 @@ RuleOptimizer::RuleOptimizer(std::vector<at::Tensor> params, std::shared_ptr<con
 
 RuleOptimizer::RuleOptimizer(const std::vector<OptimizerParamGroup>& groups,
                              std::shared_ptr<const UpdateRule> rule, RuleOptions defaults)
-    : Optimizer(groups, completed(std::move(defaults), *rule)), rule_(std::move(rule)) {
-  complete_groups();
+    : Optimizer(std::vector<OptimizerParamGroup>(), completed(std::move(defaults), *rule)),
+      rule_(std::move(rule)) {
+  for (const OptimizerParamGroup& group : groups) add_param_group(group);
 }
 
+// torch's gives a group with options of a type that it does not know the defaults in their place.
 void RuleOptimizer::add_param_group(const OptimizerParamGroup& group) {
   Optimizer::add_param_group(group);
-  complete_groups();
-}
-
-// torch merges a group's options with the defaults for its own option types only.
-void RuleOptimizer::complete_groups() {
+  if (!group.has_options()) return;
   const RuleOptions& defaults = rule_options(*defaults_);
-  for (OptimizerParamGroup& group : param_groups_) {
-    RuleOptions& options = rule_options(group.options());
-    if (!options.lr()) options.lr(defaults.lr());
-    if (!options.weight_decay()) options.weight_decay(defaults.weight_decay());
-    if (!options.num_steps()) options.num_steps(defaults.num_steps());
-    validate(options);
-  }
+  auto completed_options = group.options().clone();
+  RuleOptions& options = rule_options(*completed_options);
+  if (!options.lr()) options.lr(defaults.lr());
+  if (!options.weight_decay()) options.weight_decay(defaults.weight_decay());
+  if (!options.num_steps()) options.num_steps(defaults.num_steps());
+  validate(options);
+  param_groups_.back().set_options(std::move(completed_options));
 }
 
 at::Tensor RuleOptimizer::step(LossClosure closure) {
@@ -80,7 +78,6 @@ at::Tensor RuleOptimizer::step(LossClosure closure) {
     loss = closure();
   }
   const at::NoGradGuard no_grad;
-  complete_groups();  // one may have come through the base class
   for (const OptimizerParamGroup& group : param_groups_) step_group(group);
   return loss;
 }

@@ -48,7 +48,8 @@ class RuleOptimizer : public torch::optim::Optimizer {
   RuleOptimizer(const std::vector<torch::optim::OptimizerParamGroup>& groups,
                 std::shared_ptr<const UpdateRule> rule, RuleOptions defaults = {});
 
-  /// As torch's, and fields that the group's RuleOptions leave open take the optimizer's values.
+  /// As torch's, with RuleOptions; fields that they leave open take the optimizer's values. (Called
+  /// through a reference to the base class, torch's puts the optimizer's options in their place.)
   void add_param_group(const torch::optim::OptimizerParamGroup& group);
 
   /// One step on all parameters that have a gradient. With a closure: runs it first, gradients
@@ -68,7 +69,6 @@ class RuleOptimizer : public torch::optim::Optimizer {
   const UpdateRule& rule() const { return *rule_; }
 
  private:
-  void complete_groups();
   void step_group(const torch::optim::OptimizerParamGroup& group);
 
   std::shared_ptr<const UpdateRule> rule_;

@@ -16,11 +16,13 @@ struct ScheduleFreeOptions {
 /// fast iterate; x, its average, where the network is meant to be used; and y between them, where
 /// gradients are taken. **The parameter is y**; `evaluation_params` gives x.
 ///
-///     lr_t = lr min(1, t / warmup_steps),   c_t = w_t / (w_1 + ... + w_t),   w_t = (max lr so
-///     far)^lr_power v_t = beta2 v_{t-1} + (1 - beta2) g_t^2 d_t = g_t / (sqrt(v_t / (1 - beta2^t))
-///     + eps) + weight_decay y_t z_{t+1} = z_t - lr_t d_t                                  z_1 =
-///     y_1 y_{t+1} = (1 - c_t) y_t + c_t z_t - lr_t (1 - beta1 (1 - c_t)) d_t x = (y - (1 - beta1)
-///     z) / beta1
+///     lr_t = lr min(1, t / warmup_steps)
+///     w_t  = (lr_1, ..., lr_t at its largest)^lr_power,   c_t = w_t / (w_1 + ... + w_t)
+///     v_t = beta2 v_{t-1} + (1 - beta2) g_t^2
+///     d_t = g_t / (sqrt(v_t / (1 - beta2^t)) + eps) + weight_decay y_t
+///     z_{t+1} = z_t - lr_t d_t                                  z_1 = y_1
+///     y_{t+1} = (1 - c_t) y_t + c_t z_t - lr_t (1 - beta1 (1 - c_t)) d_t
+///     x = (y - (1 - beta1) z) / beta1
 ///
 /// x is extrapolated from y, so with bfloat16 parameters it is only as exact as these. State: step,
 /// v, z (8 bytes per float32 parameter), weight_sum and largest_lr (float64 scalars on the CPU).

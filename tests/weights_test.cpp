@@ -1,0 +1,158 @@
+#include "mnemosyne/optim/weights.h"
+
+#include <fstream>
+#include <functional>
+#include <sstream>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/io/safetensors.h"
+#include "mnemosyne/optim/rules.h"
+#include "testing.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+using mnemosyne::testing::identical;
+
+std::string temporary(const std::string& name) {
+  return ::testing::TempDir() + "weights_test_" + name;
+}
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream content;
+  content << file.rdbuf();
+  return content.str();
+}
+
+void write_bytes(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+// What is said about the file: one line that names it.
+std::string refusal(const std::string& path) {
+  try {
+    load_rule(path);
+  } catch (const InputError& error) {
+    const std::string text = error.what();
+    EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+    EXPECT_NE(text.find(path), std::string::npos) << text;
+    return text;
+  }
+  ADD_FAILURE() << "expected an InputError";
+  return "";
+}
+
+TEST(Weights, SurviveAFileBitForBit) {
+  for (const std::string& name : rule_names()) {
+    const auto rule = make_rule(name);
+    const std::string path = temporary("round_trip.safetensors");
+    save_rule(path, *rule, {{"made_by", "a test"}});
+    const auto loaded = load_rule(path);
+    EXPECT_EQ(loaded->name(), name);
+    EXPECT_EQ(loaded->options_json(), rule->options_json());
+    EXPECT_EQ(weights_hash(*loaded), weights_hash(*rule));
+    const NamedTensors expected = rule->weights(), actual = loaded->weights();
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(actual[i].first, expected[i].first);
+      EXPECT_TRUE(identical(actual[i].second, expected[i].second));
+    }
+    EXPECT_EQ(io::read_safetensors(path).metadata.at("made_by"), "a test");
+  }
+}
+
+TEST(Weights, KeepTheOptionsOfARule) {
+  const auto rule = make_rule("lstm", R"({"num_hidden": 4, "output_scale": 0.123456789012345})");
+  save_rule(temporary("options.safetensors"), *rule);
+  EXPECT_EQ(load_rule(temporary("options.safetensors"))->options_json(), rule->options_json());
+}
+
+TEST(Weights, DoNotLetMetadataReplaceTheirOwn) {
+  EXPECT_THROW(save_rule(temporary("m.safetensors"), *make_rule("lstm"), {{"rule", "sgd"}}),
+               InputError);
+}
+
+TEST(WeightsHash, IsAStableFingerprintOfNameOptionsAndValues) {
+  const auto rule = make_rule("lstm", R"({"num_hidden": 4})");
+  EXPECT_EQ(weights_hash(*rule).size(), 16u);
+  NamedTensors changed = rule->weights();
+  changed.back().second = changed.back().second + 1e-6;
+  EXPECT_NE(weights_hash(*rule->with_weights(changed)), weights_hash(*rule));
+  EXPECT_NE(weights_hash(*make_rule("lstm", R"({"num_hidden": 4, "output_scale": 0.02})")),
+            weights_hash(*rule));
+  EXPECT_NE(weights_hash(*make_rule("adam")), weights_hash(*make_rule("adamw")));
+  // FNV-1a as computed in Python; a change makes every older checkpoint unreadable.
+  EXPECT_EQ(weights_hash(*make_rule("sgd")), "403feeff2cb9bdda");
+}
+
+struct Damage {
+  std::string name;
+  std::function<void(io::TensorFile&)> apply;
+  std::string expected_text;
+};
+
+TEST(Weights, RefuseAForeignOrDamagedFile) {
+  const std::vector<Damage> cases{
+      {"no metadata", [](io::TensorFile& f) { f.metadata.clear(); }, "format"},
+      {"format", [](io::TensorFile& f) { f.metadata["format"] = "pt"; }, "\"pt\""},
+      {"version", [](io::TensorFile& f) { f.metadata["version"] = "2"; }, "version"},
+      {"rule", [](io::TensorFile& f) { f.metadata["rule"] = "velo"; }, "velo"},
+      {"options", [](io::TensorFile& f) { f.metadata["options"] = "{"; }, "options"},
+      {"option", [](io::TensorFile& f) { f.metadata["options"] = R"({"hidden": 3})"; }, "hidden"},
+      {"size", [](io::TensorFile& f) { f.metadata["options"] = R"({"num_hidden": 9})"; }, "shape"},
+      {"missing", [](io::TensorFile& f) { f.tensors.pop_back(); }, "tensors"},
+      {"surplus", [](io::TensorFile& f) { f.tensors.emplace_back("x", at::ones({1})); }, "tensors"},
+      {"renamed", [](io::TensorFile& f) { f.tensors[0].first = "x"; }, "layers.0.input_weight"},
+      {"NaN", [](io::TensorFile& f) { f.tensors[0].second.fill_(NAN); }, "finite"},
+      {"integers", [](io::TensorFile& f) { f.tensors[0].second = at::ones({16, 2}, at::kLong); },
+       "floating"},
+  };
+  const std::string path = temporary("damaged.safetensors");
+  for (const Damage& damage : cases) {
+    save_rule(path, *make_rule("lstm", R"({"num_hidden": 4})"));
+    io::TensorFile file = io::read_safetensors(path);
+    damage.apply(file);
+    io::write_safetensors(path, file.tensors, file.metadata);
+    EXPECT_NE(refusal(path).find(damage.expected_text), std::string::npos) << damage.name;
+  }
+}
+
+TEST(Weights, RefuseATruncatedFileAtAnyLength) {
+  const std::string path = temporary("truncated.safetensors");
+  save_rule(path, *make_rule("lstm", R"({"num_hidden": 2})"));
+  const std::string bytes = bytes_of(path);
+  for (size_t length = 0; length < bytes.size(); length += 1 + bytes.size() / 97) {
+    write_bytes(path, bytes.substr(0, length));
+    refusal(path);
+  }
+}
+
+TEST(Weights, NeverCrashOnAFlippedByte) {
+  const std::string path = temporary("flipped.safetensors");
+  save_rule(path, *make_rule("lstm", R"({"num_hidden": 2})"));
+  const std::string bytes = bytes_of(path);
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    std::string flipped = bytes;
+    flipped[i] = static_cast<char>(flipped[i] ^ (1 << i % 8));
+    write_bytes(path, flipped);
+    try {
+      load_rule(path);  // a flipped bit of a value cannot be seen
+    } catch (const InputError&) {
+    }
+  }
+}
+
+TEST(Weights, RefuseAFileThatIsNotThere) { refusal(temporary("none.safetensors")); }
+
+TEST(DefaultRule, NamesWhatIsMissing) {
+  try {
+    default_rule("sgd");
+    FAIL() << "expected an InputError";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("\"sgd\""), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace mnemosyne::optim
