@@ -20,6 +20,7 @@ void add_tasks_command(CLI::App& app, Context& context);
 void add_train_command(CLI::App& app, Context& context);
 void add_compare_command(CLI::App& app, Context& context);
 void add_evaluate_command(CLI::App& app, Context& context);
+void add_meta_train_command(CLI::App& app, Context& context);
 void add_info_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
 

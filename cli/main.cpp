@@ -48,6 +48,10 @@ int run(int argc, char** argv) {
   add_tasks_command(app, context);
   add_train_command(app, context);
   add_compare_command(app, context);
+  add_evaluate_command(app, context);
+  add_meta_train_command(app, context);
+  add_info_command(app, context);
+  add_bench_command(app, context);
   try {
     app.parse(argc, argv);
     return context.run();

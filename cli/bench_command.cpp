@@ -1,0 +1,109 @@
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "command.h"
+#include "mnemosyne/io/record.h"
+#include "mnemosyne/meta/step_timing.h"
+#include "mnemosyne/ops/benchmark_orthogonalize.h"
+#include "table.h"
+
+namespace mnemosyne::cli {
+namespace {
+
+struct BenchOptions {
+  std::vector<std::string> optimizers{"adamw", "sgd",        "adafactor", "schedule-free",
+                                      "muon",  "orthogonal", "mnemosyne", "lstm"};
+  int64_t repetitions = 9;
+  int64_t threads = 1;
+};
+
+// Rules with a large state, the LSTMs, take minutes and gigabytes on the whole list; their cost is
+// per coordinate, so that one block says the same.
+constexpr double kLargeState = 64;
+constexpr size_t kBlockFrom = 4;
+constexpr size_t kBlockTensors = 12;
+
+struct StepRow {
+  std::string label;
+  bool whole;  // timed on the whole list
+  meta::StepCost cost;
+};
+
+std::vector<StepRow> time_optimizers(const BenchOptions& options) {
+  const std::vector<at::Tensor> params = meta::vit_tiny_params();
+  const auto from = params.begin() + kBlockFrom;
+  const std::vector<at::Tensor> block(from, from + kBlockTensors);
+  std::vector<meta::Contender> light;
+  std::vector<meta::Contender> heavy;
+  std::vector<StepRow> rows;
+  for (const std::string& text : options.optimizers) {
+    meta::Contender contender = meta::parse_contender(text, /*tune=*/false);
+    const bool whole = meta::state_bytes_per_param(*contender.rule, block) <= kLargeState;
+    rows.push_back({contender.label, whole, {}});
+    (whole ? light : heavy).push_back(std::move(contender));
+  }
+  const auto light_costs = meta::time_steps(light, params, options.repetitions);
+  const auto heavy_costs = meta::time_steps(heavy, block, options.repetitions);
+  size_t light_at = 0;
+  size_t heavy_at = 0;
+  for (StepRow& row : rows) {
+    row.cost = row.whole ? light_costs[light_at++] : heavy_costs[heavy_at++];
+  }
+  return rows;
+}
+
+int run_bench_optimizer(const BenchOptions& options, bool json) {
+  at::set_num_threads(static_cast<int>(options.threads));
+  const std::vector<StepRow> rows = time_optimizers(options);
+  Table table({"optimizer", "parameters", "ms a step", "x fused AdamW", "state bytes/parameter"},
+              2);
+  std::vector<io::Record> records;
+  for (const StepRow& row : rows) {
+    table.add({row.label, row.whole ? "all of ViT-Ti" : "one block",
+               number(row.cost.milliseconds, 3), number(row.cost.over_fused_adamw, 3),
+               number(row.cost.bytes_per_param, 3)});
+    records.push_back({{"optimizer", row.label},
+                       {"milliseconds", row.cost.milliseconds},
+                       {"over_fused_adamw", row.cost.over_fused_adamw},
+                       {"state_bytes_per_parameter", row.cost.bytes_per_param}});
+  }
+  fmt::print("A step over ViT-Ti's parameters, {} thread(s)\n\n{}\n", options.threads,
+             table.text());
+
+  const ops::OrthogonalizeTimes times =
+      ops::benchmark_orthogonalize(ops::vit_tiny_matrices(), static_cast<int>(options.repetitions));
+  fmt::print("Orthogonalisation of ViT-Ti's matrices: {:.3g} ms, as in Muon {:.3g} ms: {:.2f}x\n",
+             1e3 * times.fused, 1e3 * times.muon, times.muon / times.fused);
+  records.push_back({{"orthogonalize_over_muon", times.muon / times.fused}});
+  if (json) fmt::print("{}\n", io::to_json(records));
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<BenchOptions>();
+  CLI::App* command = app.add_subcommand("bench", "Measure speed, as ratios within one process");
+  command->require_subcommand(1);
+  CLI::App* optimizer = command->add_subcommand(
+      "optimizer", "Steps over ViT-Ti's 5.5 million parameters, and their kernels");
+  optimizer->add_option("--optimizers", options->optimizers, "Optimizers, as in `compare`")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->capture_default_str();
+  optimizer->add_option("--repetitions", options->repetitions, "Medians are taken over these")
+      ->check(whole_number(1))
+      ->type_name("K")
+      ->capture_default_str();
+  optimizer->add_option("--threads", options->threads, "Threads of every step")
+      ->check(whole_number(1))
+      ->type_name("T")
+      ->capture_default_str();
+  optimizer->callback([options, &context] {
+    context.run = [=, &context] { return run_bench_optimizer(*options, context.json); };
+  });
+}
+
+}  // namespace mnemosyne::cli

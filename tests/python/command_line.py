@@ -1,0 +1,46 @@
+"""Runs the command line for the tests: $MNEMOSYNE_CLI, else the program beside this Python."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    beside = Path(sys.executable).parent / "mnemosyne"
+    found = os.environ.get("MNEMOSYNE_CLI") or (beside if beside.exists() else None)
+    found = found or shutil.which("mnemosyne")
+    if not found:
+        raise RuntimeError("the program mnemosyne is not built: run scripts/test")
+    return str(found)
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "MNEMOSYNE_DATA"}
+    environment["OMP_NUM_THREADS"] = "1"
+    return subprocess.run(
+        [program(), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        **options,
+    )
+
+
+def run_json(*arguments):
+    """The last line of standard output of a run that has to succeed."""
+    result = run(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def refused(*arguments) -> str:
+    """The one line with which bad usage or input ends."""
+    result = run(*arguments)
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("mnemosyne: "), result.stderr
+    return lines[0]

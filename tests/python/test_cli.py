@@ -1,0 +1,167 @@
+"""The command line as a user meets it: results, exit statuses, and one line for every bad input."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from command_line import program, refused, run, run_json
+from safetensors.torch import load_file, save_file
+
+MLP = "mlp_digits_interpolate"  # the smallest task, and needs no data folder
+
+
+def train(out, *more):
+    return run_json("train", "--task", MLP, "--optimizer", "adamw", "--out", out, *more)
+
+
+def test_help_shows_defaults():
+    for command in ["tasks", "train", "compare", "evaluate", "meta-train", "info"]:
+        result = run(command, "--help")
+        assert result.returncode == 0
+        assert "--config" in result.stdout + run("--help").stdout
+    assert "=30" in run("train", "--help").stdout or "30" in run("train", "--help").stdout
+    assert run("bench", "optimizer", "--help").returncode == 0
+    assert run("--version").stdout.strip()
+
+
+def test_tasks_are_listed():
+    names = [task["name"] for task in run_json("tasks")]
+    assert MLP in names and "vit_digits" in names
+
+
+def test_train_evaluate_info(tmp_path):
+    trained = train(tmp_path, "--steps", 60)
+    assert trained["steps"] == 60 and trained["loss"] < 2.0
+    weights = tmp_path / "weights.safetensors"
+    evaluated = run_json("evaluate", "--task", MLP, "--weights", weights)
+    assert evaluated["validation_loss"] == pytest.approx(trained["validation_loss"], rel=1e-5)
+    assert evaluated["validation_accuracy"] == pytest.approx(trained["validation_accuracy"])
+    info = run_json("info", weights)
+    assert info["numbers"] == sum(tensor.numel() for tensor in load_file(weights).values())
+    assert info["metadata.task"] == MLP
+
+
+def test_interrupted_training_resumes_to_the_same_weights(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    steps = ("--steps", 1500, "--validate-every", 0)
+    train(whole, *steps)
+    arguments = ["train", "--task", MLP, "--optimizer", "adamw", "--out", str(parts)]
+    process = subprocess.Popen(
+        [program(), *arguments, *map(str, steps)], stderr=subprocess.PIPE, text=True
+    )
+    while not (parts / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
+    if process.returncode == 0:
+        pytest.skip("the run ended before the signal came")
+    assert process.returncode == 1 and "--resume continues" in message
+    resumed = train(parts, *steps, "--resume")
+    assert 0 < resumed["first_step"] < 1500
+    for name in ["metrics.jsonl", "weights.safetensors"]:
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+
+
+def test_compare_tunes_and_writes_everything(tmp_path):
+    arguments = ["compare", "--task", f"{MLP}@40", "--optimizers", "adamw,orthogonal,sgd@1e-2"]
+    arguments += ["--tune", "--seeds", 2, "--tune-seeds", 1, "--out", tmp_path, "--threads", 2]
+    result = run_json(*arguments)
+    rows = {row["optimizer"]: row for row in result["rows"]}
+    assert rows["adamw"]["tuned"] and not rows["orthogonal"]["tuned"]
+    assert rows["sgd@1e-2"]["lr"] == pytest.approx(1e-2)
+    assert len(rows["orthogonal"]["ratios_over_adamw"]) == 2
+    assert rows["adamw"]["mean_curve_ratio_over_adamw"] == 1.0
+    tuning = json.loads((tmp_path / "tuning.json").read_text())
+    assert len(tuning) >= 14 and sum(entry["chosen"] for entry in tuning) == 1
+    best = min(tuning, key=lambda entry: entry["training_loss"])
+    assert best["chosen"]
+    rates = sorted({entry["lr"] for entry in tuning})
+    assert rates[0] < best["lr"] < rates[-1], "the best must not lie at the edge"
+    assert "| adamw" in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == result["rows"]
+    curve = load_file(tmp_path / "curves" / f"{MLP}@40" / "orthogonal" / "seed1.safetensors")
+    assert curve["loss"].shape == (40,)
+
+    again = run_json(*arguments)
+    assert again["rows"] == result["rows"], "finished pieces are read back"
+
+
+def test_config_file_sets_options_and_flags_override_it(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text(f'task = "{MLP}"\noptimizer = "sgd"\nsteps = 7\n')
+    assert run_json("train", "--config", config)["steps"] == 7
+    assert run_json("train", "--config", config, "--steps", 5)["steps"] == 5
+    config.write_text(
+        f'[train]\ntask = "{MLP}"\noptimizer = "sgd"\nsteps = 6\n[compare]\nseeds = 3\n'
+    )
+    assert run_json("train", "--config", config)["steps"] == 6
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["subcommand"]),
+        (["nope"], ["nope"]),
+        (["train"], ["--task"]),
+        (["train", "--task", "nope"], ["nope", "vit_digits"]),
+        (["train", "--task", MLP, "--optimizer", "nope"], ["nope", "adamw"]),
+        (["train", "--task", MLP, "--steps", "0"], ["--steps", "1 or more", "0"]),
+        (["train", "--task", MLP, "--steps", "many"], ["--steps", "whole number", "many"]),
+        (["train", "--task", MLP, "--steps", "99999999999999999999"], ["--steps", "whole number"]),
+        (["train", "--task", MLP, "--lr", "-1"], ["--lr", "positive", "-1"]),
+        (["train", "--task", MLP, "--lr", "nan"], ["--lr", "positive", "nan"]),
+        (
+            ["train", "--task", MLP, "--schedule", "warm", "--optimizer", "sgd"],
+            ["schedule", "warm"],
+        ),
+        (["train", "--task", MLP, "--optimizer", "sgd", "--out", "/dev/null/x"], ["/dev/null/x"]),
+        (["train", "--task", "conv_cifar", "--optimizer", "sgd"], ["conv_cifar"]),
+        (["train", "--task", "conv_cifar", "--data", "/nowhere"], ["/nowhere"]),
+        (["train", "--task", MLP, "--colour", "red"], ["--colour"]),
+        (["train", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
+        (["compare", "--task", f"{MLP}@x"], [f"{MLP}@x"]),
+        (["compare", "--task", MLP, "--optimizers", "adamw@fast"], ["adamw@fast"]),
+        (["compare", "--task", MLP, "--optimizers", "adamw,adamw"], ["adamw"]),
+        (["compare", "--task", MLP, "--optimizers", "adamw", "--reference", "muon"], ["muon"]),
+        (["compare", "--task", MLP, "--seeds", "0"], ["--seeds"]),
+        (["info", "/nowhere.safetensors"], ["/nowhere.safetensors"]),
+        (["info", "/dev/zero"], ["/dev/zero"]),
+        (["evaluate", "--task", MLP, "--weights", "/etc/hostname"], ["/etc/hostname"]),
+        (["bench"], ["subcommand"]),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else None,
+)
+def test_bad_usage_is_one_line_and_status_2(arguments, words):
+    message = refused(*arguments)
+    for word in words:
+        assert word in message, message
+
+
+def test_config_files_are_checked(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text(f'task = "{MLP}"\nsteeps = 7\n')
+    assert "steeps" in refused("train", "--config", config)
+    config.write_bytes(b"\xff\xfe\x00[[[")
+    refused("train", "--config", config)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3, 3)}, path)
+    message = refused("evaluate", "--task", MLP, "--weights", path)
+    assert "foreign" in message or "expected a tensor" in message
+    assert str(path) in refused("train", "--task", MLP, "--optimizer", path)
+    path.write_bytes(path.read_bytes()[:-5])
+    assert str(path) in refused("info", path)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    train(tmp_path, "--steps", 3)
+    message = refused(
+        "train", "--task", MLP, "--optimizer", "adamw", "--steps", 3, "--out", tmp_path
+    )
+    assert "--resume" in message and str(tmp_path) in message

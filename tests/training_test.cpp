@@ -1,0 +1,129 @@
+#include "mnemosyne/meta/training.h"
+
+#include <filesystem>
+#include <functional>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/io/file.h"
+#include "mnemosyne/io/safetensors.h"
+#include "testing.h"
+#include "toy_task.h"
+
+namespace mnemosyne::meta {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string fresh_folder(const std::string& name) {
+  const fs::path folder = fs::temp_directory_path() / ("mnemosyne_test_" + name);
+  fs::remove_all(folder);
+  return folder.string();
+}
+
+TrainingOptions toy_training(const std::string& folder, const std::string& optimizer) {
+  return {.task = std::make_shared<testing::ToyTask>(),
+          .optimizer = parse_contender(optimizer, false),
+          .num_steps = 60,
+          .seed = 3,
+          .folder = folder,
+          .validate_every = 20,
+          .checkpoint_every = 10};
+}
+
+TEST(Training, LowersTheLossAndLeavesTheWeightsByName) {
+  const std::string folder = fresh_folder("training_loss");
+  std::vector<TrainingReport> reports;
+  const TrainingResult result =
+      train(toy_training(folder, "adamw@3e-1"),
+            {.on_step = [&](const TrainingReport& report) { reports.push_back(report); }});
+  EXPECT_TRUE(result.finished);
+  ASSERT_EQ(reports.size(), 60u);
+  EXPECT_LT(result.last.smoothed_loss, 0.05 * reports.front().loss);
+  EXPECT_LT(result.last.validation_loss, 0.1 * reports.front().loss);
+  EXPECT_TRUE(reports[19].validated && !reports[20].validated);
+  const auto weights = io::read_safetensors(folder + "/weights.safetensors");
+  EXPECT_EQ(find(weights.tensors, "weight").sizes(), (std::vector<int64_t>{4}));
+  EXPECT_EQ(weights.metadata.at("task"), "toy");
+}
+
+class ResumedTraining : public ::testing::TestWithParam<std::string> {};
+
+// Stopped at different places: at a checkpoint, between two, and killed (the newest checkpoint is
+// of an earlier step than the newest metrics).
+TEST_P(ResumedTraining, EndsBitForBitLikeAnUninterruptedOne) {
+  const std::string whole = fresh_folder("training_whole");
+  train(toy_training(whole, GetParam()));
+  for (const int64_t stop : {20, 33}) {
+    const std::string parts = fresh_folder("training_parts");
+    TrainingOptions options = toy_training(parts, GetParam());
+    const TrainingResult first = train(
+        options, {.should_stop = [calls = int64_t{0}, stop]() mutable { return ++calls == stop; }});
+    EXPECT_FALSE(first.finished);
+    EXPECT_EQ(first.last.step, stop);
+    options.resume = true;
+    const TrainingResult second = train(options);
+    EXPECT_EQ(second.first_step, stop);
+    for (const char* file : {"/metrics.jsonl", "/weights.safetensors"}) {
+      EXPECT_EQ(io::read_file(parts + file), io::read_file(whole + file)) << file << stop;
+    }
+  }
+}
+
+TEST_P(ResumedTraining, DropsWhatAKilledRunWroteAfterItsCheckpoint) {
+  const std::string whole = fresh_folder("training_whole");
+  train(toy_training(whole, GetParam()));
+  const std::string killed = fresh_folder("training_killed");
+  TrainingOptions options = toy_training(killed, GetParam());
+  std::string early;
+  train(options, {.on_step = [&](const TrainingReport& report) {
+          // The checkpoint of step 30 is written after this call for step 30.
+          if (report.step == 31) early = io::read_file(killed + "/checkpoint.safetensors");
+        }});
+  io::write_file(killed + "/checkpoint.safetensors", {early});
+  options.resume = true;
+  EXPECT_EQ(train(options).first_step, 30);
+  EXPECT_EQ(io::read_file(killed + "/metrics.jsonl"), io::read_file(whole + "/metrics.jsonl"));
+  EXPECT_EQ(io::read_file(killed + "/weights.safetensors"),
+            io::read_file(whole + "/weights.safetensors"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, ResumedTraining,
+                         ::testing::Values("sgd", "adamw:cosine", "muon", "orthogonal:num_steps",
+                                           "schedule-free", "adafactor"));
+
+TEST(Training, RefusesToOverwriteOrMixRuns) {
+  const std::string folder = fresh_folder("training_mixed");
+  TrainingOptions options = toy_training(folder, "sgd");
+  train(options);
+  EXPECT_THROW(train(options), InputError) << "the folder holds a run";
+  options.resume = true;
+  EXPECT_TRUE(train(options).finished) << "a finished run may be resumed";
+  for (const std::string changed : {"adam", "sgd@1e-3", "sgd:cosine"}) {
+    TrainingOptions other = toy_training(folder, changed);
+    other.resume = true;
+    EXPECT_THROW(train(other), InputError) << changed;
+  }
+  options.seed = 4;
+  EXPECT_THROW(train(options), InputError);
+}
+
+TEST(Training, RefusesOptionsOutOfRange) {
+  for (const auto& spoil : std::vector<std::function<void(TrainingOptions&)>>{
+           [](TrainingOptions& options) { options.num_steps = 0; },
+           [](TrainingOptions& options) { options.validate_every = -1; },
+           [](TrainingOptions& options) { options.checkpoint_every = -1; },
+           [](TrainingOptions& options) { options.weight_decay = -0.1; }}) {
+    TrainingOptions options = toy_training("", "sgd");
+    spoil(options);
+    EXPECT_THROW(train(options), InputError);
+  }
+}
+
+TEST(Training, ResumeWithoutACheckpointStartsAtTheBeginning) {
+  TrainingOptions options = toy_training(fresh_folder("training_empty"), "sgd");
+  options.resume = true;
+  EXPECT_EQ(train(options).first_step, 0);
+}
+
+}  // namespace
+}  // namespace mnemosyne::meta
