@@ -30,6 +30,7 @@ constexpr int64_t kOrthogonalizeBlock = 16;
 constexpr int64_t kOrthogonalizePanel = 32;
 constexpr int64_t kOrthogonalizeGramTerms = 128;
 constexpr int64_t kOrthogonalizeRows = 32;
+constexpr int64_t kOrthogonalizeDepth = 64;
 
 /// Floats of packed X, of one symmetric matrix and of scratch for a matrix whose smaller side is
 /// `m`.
@@ -42,8 +43,8 @@ struct OrthogonalizeSizes {
     const int64_t apply = (rows + kOrthogonalizeBlock) * kOrthogonalizeRows;
     packed = gram > apply ? gram : apply;
     symmetric = rows * columns;
-    scratch = kMaxSignTerms * kOrthogonalizeBlock * kOrthogonalizeBlock +
-              2 * columns * kOrthogonalizeBlock;
+    scratch = kMaxSignTerms * (kOrthogonalizeBlock * kOrthogonalizeBlock +
+                               (kOrthogonalizeBlock + kOrthogonalizeDepth) * columns);
   }
 
   int64_t packed = 0;

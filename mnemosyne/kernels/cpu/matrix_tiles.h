@@ -36,9 +36,14 @@ inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof(v)); }
 inline Vector broadcast(float x) { return x - Vector{}; }
 
 inline float sum(Vector v) {
-  float s = 0;
-  for (int i = 0; i < kLanes; ++i) s += v[i];
-  return s;
+  alignas(64) float x[kLanes];
+  store(x, v);
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  }
+  return x[0];
 }
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) {
@@ -67,12 +72,14 @@ inline void transpose(Vector (&rows)[kLanes]) {
   }
 }
 
-/// to[j][i] = scale from[i][j] for i, j < W.
+/// to[j][i] = scale from[i][j] for i, j < W; rows of `from` beyond `count` count as zero.
 inline void transpose_block(const float* from, int64_t from_stride, float* to, int64_t to_stride,
-                            float scale = 1) {
+                            float scale = 1, int64_t count = kLanes) {
   Vector rows[kLanes];
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) rows[i] = load(from + i * from_stride) * scale;
+  for (int i = 0; i < kLanes; ++i) {
+    rows[i] = i < count ? load(from + i * from_stride) * scale : Vector{};
+  }
   transpose(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < kLanes; ++i) store(to + i * to_stride, rows[i]);

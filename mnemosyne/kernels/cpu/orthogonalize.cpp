@@ -72,8 +72,8 @@ void pack_gram_chunk(const Problem& x, int64_t first, int64_t terms, int64_t pan
       } else if (x.tall) {
         store(to + k * P, Vector{});
         for (int64_t c = 0; c < width; ++c) to[k * P + c] = x.matrix[n * x.m + i + c] * x.scale;
-      } else if (width == kLanes && k + kLanes <= terms) {
-        transpose_block(x.matrix + i * x.n + n, x.n, to + k * P, P, x.scale);
+      } else if (width > 0 && k + kLanes <= terms) {
+        transpose_block(x.matrix + i * x.n + n, x.n, to + k * P, P, x.scale, width);
       } else {
         const int64_t depth = terms - k < kLanes ? terms - k : kLanes;
         for (int64_t d = 0; d < depth; ++d) {

@@ -14,10 +14,11 @@ namespace {
 
 /// Rows that are swept at once.
 constexpr int64_t kBlock = kOrthogonalizeBlock;
+/// Rows that a matrix larger than kDeepFrom sweeps before it is updated.
+constexpr int64_t kMaxDepth = kOrthogonalizeDepth;
+constexpr int64_t kDeepFrom = 256;
 
-inline bool two_vectors_a_panel(int64_t m) {
-  return round_up(m, kLanes) % (2 * kLanes) == 0 || m > 4 * kLanes;
-}
+inline bool two_vectors_a_panel(int64_t m) { return m > 4 * kLanes; }
 
 /// A symmetric [M, M] matrix in panels of which the tiles that touch the upper triangle are kept.
 template <int V>
@@ -86,114 +87,140 @@ inline void factor_blocks(int64_t rows, int count, const float* floors, float* b
   }
 }
 
-/// rows [panels][kBlock][P] <- the rows k .. k + kBlock of a matrix of which the upper triangle is
-/// kept.
+/// Moves the rows k .. k + count, of which the upper triangle is kept, to rows [panels][kBlock][P]
+/// and leaves zeros in them and in their columns.
 template <int V>
-inline void read_rows(const SymmetricLayout<V>& layout, const float* matrix, int64_t k,
-                      int64_t count, float* rows) {
+inline void take_rows(const SymmetricLayout<V>& layout, float* matrix, int64_t k, int64_t count,
+                      float* rows) {
   constexpr int64_t P = V * kLanes;
   for (int64_t j = 0; j < layout.panels * P; j += kLanes) {
     float* to = rows + j / P * kBlock * P + j % P;
     if (j < k) {
       for (int64_t r = 0; r < count; r += kLanes) {
-        transpose_block(matrix + layout.at(j, k + r), P, to + r * P, P);
+        float* from = matrix + layout.at(j, k + r);
+        transpose_block(from, P, to + r * P, P);
+        for (int64_t i = 0; i < kLanes; ++i) store(from + i * P, Vector{});
       }
     } else {
-      for (int64_t r = 0; r < count; ++r) store(to + r * P, load(matrix + layout.at(k + r, j)));
-    }
-  }
-}
-
-/// The rows k .. k + kBlock of the matrix <- `rows`, the pivot block in them <- minus `block`.
-template <int V>
-inline void write_rows(const SymmetricLayout<V>& layout, const float* rows, const float* block,
-                       int64_t k, int64_t count, float* matrix) {
-  constexpr int64_t P = V * kLanes;
-  for (int64_t j = 0; j < layout.panels * P; j += kLanes) {
-    const float* from = rows + j / P * kBlock * P + j % P;
-    if (j < k) {
-      for (int64_t r = 0; r < count; r += kLanes) {
-        transpose_block(from + r * P, P, matrix + layout.at(j, k + r), P);
-      }
-    } else if (j < k + kBlock) {
       for (int64_t r = 0; r < count; ++r) {
-        store(matrix + layout.at(k + r, j), -load(block + r * kBlock + j - k));
+        float* from = matrix + layout.at(k + r, j);
+        store(to + r * P, load(from));
+        store(from, Vector{});
       }
-    } else {
-      for (int64_t r = 0; r < count; ++r) store(matrix + layout.at(k + r, j), load(from + r * P));
     }
   }
 }
 
-/// to [panels][kBlock][P] <- F from, or F^T from.
-template <int V, bool kTransposed>
-inline void multiply_rows(const SymmetricLayout<V>& layout, const float* factor, const float* from,
-                          int64_t count, float* to) {
+/// One of the matrices that are inverted together, and the rows that it has swept since its last
+/// update.
+struct Sweep {
+  float* matrix;
+  float* block;  ///< [kBlock, kBlock]: the pivot block, then its factor F
+  float* rows;   ///< [panels][kBlock][P]: B, the rows of the pivot block
+  float* swept;  ///< [panels][depth][P]: F B, and -F in the columns of the pivot block
+};
+
+/// Reads the rows k .. k + count as they would be after the `pending` sweeps that the matrix has
+/// not seen.
+template <int V>
+inline void begin_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int64_t k,
+                        int64_t count, int64_t pending, int64_t depth) {
+  constexpr int64_t P = V * kLanes;
+  take_rows(layout, sweep.matrix, k, count, sweep.rows);
+  if (pending > 0) {
+    for (int64_t panel = 0; panel < layout.panels; ++panel) {
+      for (int64_t r = 0; r < count; r += kTileRows) {
+        const int64_t i = k + r;
+        tile<V, Accumulate::kSubtract>(pending, sweep.swept + i / P * depth * P + i % P, P,
+                                       sweep.swept + panel * depth * P, P,
+                                       sweep.rows + (panel * kBlock + r) * P, P);
+      }
+    }
+    // These rows have them now: the update of the matrix must not bring them again.
+    for (int64_t r = 0; r < pending; ++r) {
+      for (int64_t c = 0; c < count; c += kLanes) {
+        const int64_t j = k + c;
+        store(sweep.swept + (j / P * depth + r) * P + j % P, Vector{});
+      }
+    }
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t c = 0; c < count; c += kLanes) {
+      const int64_t j = k + c;
+      store(sweep.block + r * kBlock + c, load(sweep.rows + (j / P * kBlock + r) * P + j % P));
+    }
+  }
+}
+
+/// Appends F B, and -F in place of the pivot block, as the rows `pending` and following of `swept`.
+template <int V>
+inline void end_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int64_t k,
+                      int64_t count, int64_t pending, int64_t depth) {
   constexpr int64_t P = V * kLanes;
   for (int64_t panel = 0; panel < layout.panels; ++panel) {
-    const int64_t start = panel * kBlock * P;
     for (int64_t r = 0; r < count; r += kTileRows) {
-      tile<V, Accumulate::kSet, !kTransposed>(count, factor + (kTransposed ? r : r * kBlock),
-                                              kBlock, from + start, P, to + start + r * P, P);
+      // F is lower triangular: no terms beyond the last row of the tile.
+      const int64_t terms = r + kTileRows < count ? r + kTileRows : count;
+      tile<V, Accumulate::kSet, true>(terms, sweep.block + r * kBlock, kBlock,
+                                      sweep.rows + panel * kBlock * P, P,
+                                      sweep.swept + (panel * depth + pending + r) * P, P);
+    }
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t c = 0; c < count; c += kLanes) {
+      const int64_t j = k + c;
+      store(sweep.swept + (j / P * depth + pending + r) * P + j % P,
+            -load(sweep.block + r * kBlock + c));
     }
   }
 }
 
-/// Sweeps the rows k .. k + kBlock with the factor of the pivot block: D their pivot block and B
-/// the rows, A <- A - B^T D^-1 B elsewhere, rows <- D^-1 B, block <- -D^-1.
-template <int V>
-inline void sweep(const SymmetricLayout<V>& layout, const float* factor, int64_t k, int64_t count,
-                  float* matrix, float* scratch) {
-  constexpr int64_t P = V * kLanes;
-  constexpr int kVectors = kBlock / kLanes;
-  alignas(64) float block[kBlock * kBlock];
-  for (int64_t r = 0; r < count; r += kTileRows) {
-    tile<kVectors, Accumulate::kSet>(count, factor + r, kBlock, factor, kBlock, block + r * kBlock,
-                                     kBlock);
-  }
-  float* rows = scratch;
-  float* half = rows + layout.panels * P * kBlock;
-  if (layout.m > kBlock) {
-    read_rows(layout, matrix, k, count, rows);
-    multiply_rows<V, false>(layout, factor, rows, count, half);
-    layout.for_upper_tiles([&](int64_t i, int64_t panel) {
-      tile<V, Accumulate::kSubtract>(count, half + i / P * kBlock * P + i % P, P,
-                                     half + panel * kBlock * P, P, matrix + layout.at(i, panel * P),
-                                     P);
-    });
-    multiply_rows<V, true>(layout, factor, half, count, rows);
-  }
-  write_rows(layout, rows, block, k, count, matrix);
-}
+/// Rows that are swept before the rest of a matrix is updated: large matrices do not stay in the
+/// cache.
+inline int64_t sweep_depth(int64_t m) { return m > kDeepFrom ? kMaxDepth : kBlock; }
 
 /// matrices[t] <- -(A + shifts[t] I)^-1 where A is matrices[0], t < count: upper triangles.
-/// `scratch` holds count kBlock^2 + 2 panels P kBlock floats.
+/// `scratch` is `OrthogonalizeSizes::scratch` floats.
+///
+/// With D the pivot block, B its rows and F^T F = D^-1, a sweep is A <- A - B^T D^-1 B elsewhere,
+/// D^-1 B in the rows and -D^-1 in the block. All three are A - W^T W once the rows and columns are
+/// zero and W is F B with -F in the columns of the block.
 template <int V>
 void negative_inverses(const SymmetricLayout<V>& layout, const float* shifts, int count,
                        float* matrices, float* scratch) {
-  float* blocks = scratch;
-  scratch += count * kBlock * kBlock;
+  constexpr int64_t P = V * kLanes;
+  const int64_t columns = layout.panels * P;
+  const int64_t depth = sweep_depth(layout.m);
   float floors[kMaxSignTerms];
+  Sweep sweeps[kMaxSignTerms];
   for (int t = count - 1; t >= 0; --t) {
     float* matrix = matrices + t * layout.size();
     floors[t] = shifts[t] / 2;
     if (t > 0) std::memcpy(matrix, matrices, layout.size() * sizeof(float));
     for (int64_t i = 0; i < layout.m; ++i) matrix[layout.at(i, i)] += shifts[t];
+    float* rows = scratch + count * kBlock * kBlock + t * (kBlock + depth) * columns;
+    sweeps[t] = {.matrix = matrix,
+                 .block = scratch + t * kBlock * kBlock,
+                 .rows = rows,
+                 .swept = rows + kBlock * columns};
   }
+  int64_t pending = 0;
   for (int64_t k = 0; k < layout.m; k += kBlock) {
     const int64_t size = layout.m - k < kBlock ? layout.m - k : kBlock;
+    for (int t = 0; t < count; ++t) begin_block(layout, sweeps[t], k, size, pending, depth);
+    factor_blocks(size, count, floors, scratch);
+    for (int t = 0; t < count; ++t) end_block(layout, sweeps[t], k, size, pending, depth);
+    pending += size;
+    if (pending + kBlock <= depth && k + kBlock < layout.m) continue;
     for (int t = 0; t < count; ++t) {
-      const float* matrix = matrices + t * layout.size();
-      for (int64_t r = 0; r < size; ++r) {
-        for (int64_t c = 0; c < size; c += kLanes) {
-          store(blocks + (t * kBlock + r) * kBlock + c, load(matrix + layout.at(k + r, k + c)));
-        }
-      }
+      const float* swept = sweeps[t].swept;
+      layout.for_upper_tiles([&](int64_t i, int64_t panel) {
+        tile<V, Accumulate::kSubtract>(pending, swept + i / P * depth * P + i % P, P,
+                                       swept + panel * depth * P, P,
+                                       sweeps[t].matrix + layout.at(i, panel * P), P);
+      });
     }
-    factor_blocks(size, count, floors, blocks);
-    for (int t = 0; t < count; ++t) {
-      sweep(layout, blocks + t * kBlock * kBlock, k, size, matrices + t * layout.size(), scratch);
-    }
+    pending = 0;
   }
 }
 
