@@ -103,6 +103,27 @@ Problem make_problem(const Case& c) {
   return problem;
 }
 
+/// Moves every tensor of the problem.
+void move_to(Problem& problem, at::Device device) {
+  const auto move = [&](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(device);
+  };
+  for (MemoryLayerWeights& layer : problem.weights.layers) {
+    for (at::Tensor* tensor :
+         {&layer.decay, &layer.key, &layer.query, &layer.radius, &layer.value}) {
+      move(*tensor);
+    }
+  }
+  for (at::Tensor* tensor :
+       {&problem.weights.omega, &problem.weights.hidden_weight, &problem.weights.output_weight,
+        &problem.weights.output_bias, &problem.inputs.hidden_bias, &problem.inputs.step}) {
+    move(*tensor);
+  }
+  for (auto* list : {&problem.inputs.grads, &problem.inputs.params, &problem.inputs.memories}) {
+    for (at::Tensor& tensor : *list) move(tensor);
+  }
+}
+
 /// The same problem in another dtype, all variables leaves that require gradients.
 Problem cast(const Problem& problem, at::ScalarType dtype) {
   Problem copy = problem;
@@ -309,6 +330,31 @@ TEST(MemoryStepFused, EmptyTensorsAndNoTensorsAreFine) {
                  .param_scale = {},
                  .eps = {}};
   EXPECT_TRUE(memory_step(none.inputs, none.weights, none.options).updates.empty());
+}
+
+TEST(MemoryStepGpu, CudaEqualsTheReference) {
+  if (!at::hasCUDA()) {
+    GTEST_SKIP() << "no CUDA device";
+  }
+  const at::NoGradGuard no_grad;
+  for (const Case& c : {Case{"constant", 1}, Case{"favor+", 3}, Case{"hyp+", 4}, Case{"trig", 2},
+                        Case{"relu", 3}}) {
+    const Problem exact = cast(make_problem(c), at::kDouble);
+    Problem device = cast(exact, at::kFloat);
+    move_to(device, at::kCUDA);
+    const auto expected = memory_step_reference(exact.inputs, exact.weights, exact.options);
+    const auto actual = memory_step(device.inputs, device.weights, device.options);
+    for (size_t t = 0; t < c.sizes.size(); ++t) {
+      EXPECT_TRUE(same_within(actual.updates[t], expected.updates[t], 1e-5)) << c.map;
+      EXPECT_TRUE(same_within(actual.memories[t], expected.memories[t], 1e-6)) << c.map;
+    }
+    memory_step_(device.inputs, device.weights, device.options, 0.25);
+    for (size_t t = 0; t < c.sizes.size(); ++t) {
+      const at::Tensor param = 0.75 * exact.inputs.params[t] - expected.updates[t];
+      EXPECT_TRUE(same_within(device.inputs.params[t], param, 1e-5)) << c.map;
+      EXPECT_TRUE(testing::identical(device.inputs.memories[t], actual.memories[t])) << c.map;
+    }
+  }
 }
 
 TEST(MemoryStep, RefusesShapesThatDoNotFit) {

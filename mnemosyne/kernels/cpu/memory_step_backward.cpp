@@ -82,28 +82,21 @@ void add_rows(const Tape& tape, const Chunk& chunk, int first, const Rows& rows,
 }
 
 /// 3. to 6. for one head again, keeping what the backward step needs.
-template <MemoryFeatures kMap>
+template <typename S>
 void recompute_head(const MemoryStepParams& p, const Chunk& chunk, const Tape& tape, int h) {
   const MemoryStepModel& m = p.model;
-  const int address_size = m.key_dim * kMemoryToken;
-  const int64_t first = int64_t{h} * m.features * kMemoryChannels * p.size + chunk.begin;
+  const int64_t first = int64_t{h} * S::features(m) * kMemoryChannels * p.size + chunk.begin;
   const Vec decay(m.decay[h]);
-  Vec key[kMemoryMaxFeatures], query[kMemoryMaxFeatures], token[kMemoryToken - 1];
+  Vec key[S::kMaxFeatures], query[S::kMaxFeatures];
   for (int i = 0; i < chunk.padded; i += kWidth) {
-    if constexpr (kMap == MemoryFeatures::kConstant) {
-      key[0] = query[0] = Vec(1.0f);
-    } else {
-      for (int f = 0; f < kMemoryToken - 1; ++f) token[f] = load(chunk.token[f] + i);
-      features<kMap>(m, Address(m, m.key + h * address_size, token), m.radius[h], key);
-      features<kMap>(m, Address(m, m.query + h * address_size, token), m.radius[h], query);
-    }
+    key_and_query<S>(m, chunk, h, i, key, query);
     const int lanes = chunk.lanes(i);
     const Vec grad = load(chunk.grad[0] + i);
     const Vec square = grad * grad;
     Vec sums[kMemoryChannels] = {Vec(0.0f), Vec(0.0f), Vec(0.0f)};
     const float* from = p.memory + first + i;
-    for (int r = 0; r < m.features; ++r) {
-      const int row = h * m.features + r;
+    for (int r = 0; r < S::features(m); ++r) {
+      const int row = h * S::features(m) + r;
       const Vec written[kMemoryChannels] = {key[r] * grad, key[r] * square, key[r]};
       for (int c = 0; c < kMemoryChannels; ++c, from += p.size) {
         const Vec next = at::vec::fmadd(decay, load(from, lanes), written[c]);
@@ -113,7 +106,7 @@ void recompute_head(const MemoryStepParams& p, const Chunk& chunk, const Tape& t
       store(tape.key[row] + i, key[r]);
       store(tape.query[row] + i, query[r]);
     }
-    const Vec inverse = Vec(1.0f) / at::vec::maximum(sums[2], Vec(normaliser_floor<kMap>()));
+    const Vec inverse = Vec(1.0f) / at::vec::maximum(sums[2], Vec(normaliser_floor<S>()));
     store(tape.normaliser[h] + i, sums[2]);
     store(chunk.mean[h] + i, sums[0] * inverse);
     store(chunk.size[h] + i, at::vec::maximum(sums[1] * inverse, Vec(kSmallestVariance)).sqrt());
@@ -221,48 +214,49 @@ void backward_decoder_inputs(const MemoryStepParams& p, const Chunk& chunk, cons
 }
 
 /// Gradient with respect to x of sum_r grad_phi[r] phi_r(x).
-template <MemoryFeatures kMap>
+template <typename S>
 void backward_features(const MemoryStepModel& m, const Vec* x, const Vec* phi, const Vec* grad_phi,
                        Vec* grad_x) {
+  const int omegas = S::omegas(m);
   Vec envelope(0.0f);
-  for (int d = 0; d < m.key_dim; ++d) grad_x[d] = Vec(0.0f);
-  for (int i = 0; i < m.omegas; ++i) {
+  for (int d = 0; d < S::key_dim(m); ++d) grad_x[d] = Vec(0.0f);
+  for (int i = 0; i < omegas; ++i) {
     Vec along(0.0f);  // gradient with respect to w_i x
-    if constexpr (kMap == MemoryFeatures::kFavorPlus) {
+    if constexpr (S::kMap == MemoryFeatures::kFavorPlus) {
       along = grad_phi[i] * phi[i];
       envelope = envelope - along;
-    } else if constexpr (kMap == MemoryFeatures::kHypPlus) {
-      const Vec up = grad_phi[i] * phi[i], down = grad_phi[m.omegas + i] * phi[m.omegas + i];
+    } else if constexpr (S::kMap == MemoryFeatures::kHypPlus) {
+      const Vec up = grad_phi[i] * phi[i], down = grad_phi[omegas + i] * phi[omegas + i];
       along = up - down;
       envelope = envelope - (up + down);
-    } else if constexpr (kMap == MemoryFeatures::kTrig) {
-      const int j = m.omegas + i;
+    } else if constexpr (S::kMap == MemoryFeatures::kTrig) {
+      const int j = omegas + i;
       along = grad_phi[j] * phi[i] - grad_phi[i] * phi[j];
       envelope = envelope + grad_phi[i] * phi[i] + grad_phi[j] * phi[j];
     } else {
-      const Vec active = project(m, i, x) > Vec(0.0f);
-      along = Vec::blendv(Vec(0.0f), grad_phi[i] * Vec(feature_scale<kMap>(m)), active);
+      const Vec active = project<S>(m, i, x) > Vec(0.0f);
+      along = Vec::blendv(Vec(0.0f), grad_phi[i] * Vec(feature_scale<S>(m)), active);
     }
-    for (int d = 0; d < m.key_dim; ++d) {
-      grad_x[d] = at::vec::fmadd(Vec(m.omega[i * m.key_dim + d]), along, grad_x[d]);
+    for (int d = 0; d < S::key_dim(m); ++d) {
+      grad_x[d] = at::vec::fmadd(Vec(m.omega[i * S::key_dim(m) + d]), along, grad_x[d]);
     }
   }
-  if constexpr (kMap == MemoryFeatures::kRelu) return;
-  for (int d = 0; d < m.key_dim; ++d) grad_x[d] = at::vec::fmadd(envelope, x[d], grad_x[d]);
+  if constexpr (S::kMap == MemoryFeatures::kRelu) return;
+  for (int d = 0; d < S::key_dim(m); ++d) grad_x[d] = at::vec::fmadd(envelope, x[d], grad_x[d]);
 }
 
 /// 3. backwards for a key or query: stores the rows `grad_y` [D], returns the radius's gradient.
-template <MemoryFeatures kMap>
-Vec backward_address(const MemoryStepModel& m, const Address& address, float radius, const Vec* phi,
-                     const Vec* grad_phi, const Rows& grad_y, int i) {
+template <typename S>
+Vec backward_address(const MemoryStepModel& m, const Address<S>& address, float radius,
+                     const Vec* phi, const Vec* grad_phi, const Rows& grad_y, int i) {
   const Vec n = address.inverse_length, length = Vec(radius) * n;
-  Vec x[kMemoryMaxKeyDim], grad_x[kMemoryMaxKeyDim];
-  for (int d = 0; d < m.key_dim; ++d) x[d] = address.y[d] * length;
-  backward_features<kMap>(m, x, phi, grad_phi, grad_x);
+  Vec x[S::kMaxKeyDim], grad_x[S::kMaxKeyDim];
+  for (int d = 0; d < S::key_dim(m); ++d) x[d] = address.y[d] * length;
+  backward_features<S>(m, x, phi, grad_phi, grad_x);
   Vec dot(0.0f);
-  for (int d = 0; d < m.key_dim; ++d) dot = at::vec::fmadd(grad_x[d], address.y[d], dot);
+  for (int d = 0; d < S::key_dim(m); ++d) dot = at::vec::fmadd(grad_x[d], address.y[d], dot);
   const Vec radial = n * n * dot;
-  for (int d = 0; d < m.key_dim; ++d) {
+  for (int d = 0; d < S::key_dim(m); ++d) {
     store(grad_y[d] + i, length * (grad_x[d] - address.y[d] * radial));
   }
   return n * dot;
@@ -270,12 +264,12 @@ Vec backward_address(const MemoryStepModel& m, const Address& address, float rad
 
 /// 6. and 5. backwards for one vector of coordinates of one head: the old memory's gradient, those
 /// of the features, and, returned, that of the decay.
-template <MemoryFeatures kMap>
+template <typename S>
 Vec backward_memory(const MemoryStepBackwardParams& b, const Chunk& chunk, const Tape& tape, int h,
                     int i, Vec* grad_key, Vec* grad_query) {
   const MemoryStepParams& p = b.forward;
-  const int features = p.model.features, lanes = chunk.lanes(i);
-  const Vec decay(p.model.decay[h]), floor(normaliser_floor<kMap>());
+  const int features = S::features(p.model), lanes = chunk.lanes(i);
+  const Vec decay(p.model.decay[h]), floor(normaliser_floor<S>());
   const Vec normaliser = load(tape.normaliser[h] + i), size = load(chunk.size[h] + i);
   const Vec inverse = Vec(1.0f) / at::vec::maximum(normaliser, floor);
   const Vec by_mean = load(tape.grad_mean[h] + i) * inverse;
@@ -308,31 +302,32 @@ Vec backward_memory(const MemoryStepBackwardParams& b, const Chunk& chunk, const
   return grad_decay;
 }
 
-template <MemoryFeatures kMap>
+template <typename S>
 void backward_head(const MemoryStepBackwardParams& b, const Chunk& chunk, const Tape& tape,
                    const MemoryGradLayout& layout, int h) {
   const MemoryStepModel& m = b.forward.model;
   const int address_size = m.key_dim * kMemoryToken;
   const Rows grad_query_rows{tape.grad_address[m.key_dim]};
-  Vec phi[kMemoryMaxFeatures], grad_key[kMemoryMaxFeatures], grad_query[kMemoryMaxFeatures];
+  Vec phi[S::kMaxFeatures], grad_key[S::kMaxFeatures], grad_query[S::kMaxFeatures];
   Vec grad_decay(0.0f), grad_radius(0.0f);
   for (int i = 0; i < chunk.padded; i += kWidth) {
-    grad_decay = grad_decay + backward_memory<kMap>(b, chunk, tape, h, i, grad_key, grad_query);
-    if constexpr (kMap != MemoryFeatures::kConstant) {
+    grad_decay = grad_decay + backward_memory<S>(b, chunk, tape, h, i, grad_key, grad_query);
+    if constexpr (!S::kConstant) {
       Vec token[kMemoryToken - 1];
       for (int f = 0; f < kMemoryToken - 1; ++f) token[f] = load(chunk.token[f] + i);
-      for (int r = 0; r < m.features; ++r) phi[r] = load(tape.key[h * m.features + r] + i);
+      for (int r = 0; r < S::features(m); ++r) phi[r] = load(tape.key[h * S::features(m) + r] + i);
       grad_radius =
-          grad_radius + backward_address<kMap>(m, Address(m, m.key + h * address_size, token),
-                                               m.radius[h], phi, grad_key, tape.grad_address, i);
-      for (int r = 0; r < m.features; ++r) phi[r] = load(tape.query[h * m.features + r] + i);
+          grad_radius + backward_address<S>(m, Address<S>(m, m.key + h * address_size, token),
+                                            m.radius[h], phi, grad_key, tape.grad_address, i);
+      for (int r = 0; r < S::features(m); ++r)
+        phi[r] = load(tape.query[h * S::features(m) + r] + i);
       grad_radius =
-          grad_radius + backward_address<kMap>(m, Address(m, m.query + h * address_size, token),
-                                               m.radius[h], phi, grad_query, grad_query_rows, i);
+          grad_radius + backward_address<S>(m, Address<S>(m, m.query + h * address_size, token),
+                                            m.radius[h], phi, grad_query, grad_query_rows, i);
     }
   }
   tape.add(layout.decay + h, grad_decay);
-  if constexpr (kMap != MemoryFeatures::kConstant) {
+  if constexpr (!S::kConstant) {
     tape.add(layout.radius + h, grad_radius);
     add_outer(tape, chunk, layout.key + h * address_size, tape.grad_address, m.key_dim, chunk.token,
               kMemoryToken);
@@ -341,13 +336,13 @@ void backward_head(const MemoryStepBackwardParams& b, const Chunk& chunk, const 
   }
 }
 
-template <MemoryFeatures kMap>
+template <typename S>
 void backward_chunk(const MemoryStepBackwardParams& b, const Chunk& chunk, const Tape& tape,
                     const MemoryGradLayout& layout) {
   const MemoryStepParams& p = b.forward;
   const MemoryStepModel& m = p.model;
   load_tokens(p, chunk);
-  for (int h = 0; h < m.heads; ++h) recompute_head<kMap>(p, chunk, tape, h);
+  for (int h = 0; h < m.heads; ++h) recompute_head<S>(p, chunk, tape, h);
   fill_decoder_inputs(p, chunk);
   recompute_hidden(p, chunk, tape);
   backward_outputs(b, chunk, tape, layout);
@@ -358,10 +353,10 @@ void backward_chunk(const MemoryStepBackwardParams& b, const Chunk& chunk, const
   add_rows(tape, chunk, layout.hidden_bias, tape.grad_hidden, m.hidden);
   backward_hidden(m, chunk, tape);
   backward_decoder_inputs(p, chunk, tape);
-  for (int h = 0; h < m.heads; ++h) backward_head<kMap>(b, chunk, tape, layout, h);
+  for (int h = 0; h < m.heads; ++h) backward_head<S>(b, chunk, tape, layout, h);
 }
 
-template <MemoryFeatures kMap>
+template <typename S>
 void backward(const MemoryStepBackwardParams& b) {
   const MemoryStepParams& p = b.forward;
   const MemoryGradLayout layout = memory_grad_layout(p.model);
@@ -370,7 +365,7 @@ void backward(const MemoryStepBackwardParams& b) {
   for (int w = 0; w < layout.size * kMemoryLanes; ++w) tape.lanes[w] = 0.0f;
   for (int64_t begin = p.begin; begin < p.end; begin += kMemoryChunk) {
     chunk.move_to(begin, p.end);
-    backward_chunk<kMap>(b, chunk, tape, layout);
+    backward_chunk<S>(b, chunk, tape, layout);
   }
   for (int w = 0; w < layout.size; ++w) {
     float sum = 0.0f;
@@ -382,18 +377,7 @@ void backward(const MemoryStepBackwardParams& b) {
 }  // namespace
 
 void memory_step_backward(const MemoryStepBackwardParams& params) {
-  switch (params.forward.model.map) {
-    case MemoryFeatures::kConstant:
-      return backward<MemoryFeatures::kConstant>(params);
-    case MemoryFeatures::kFavorPlus:
-      return backward<MemoryFeatures::kFavorPlus>(params);
-    case MemoryFeatures::kHypPlus:
-      return backward<MemoryFeatures::kHypPlus>(params);
-    case MemoryFeatures::kTrig:
-      return backward<MemoryFeatures::kTrig>(params);
-    case MemoryFeatures::kRelu:
-      return backward<MemoryFeatures::kRelu>(params);
-  }
+  with_sizes(params.forward.model, [&](auto sizes) { backward<decltype(sizes)>(params); });
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -98,14 +98,54 @@ inline void load_tokens(const MemoryStepParams& p, const Chunk& chunk) {
   }
 }
 
+/// Feature map and, where they are not 0, the sizes D and M known to the compiler: the usual ones
+/// then live in registers.
+template <MemoryFeatures kFeatures, int kKeyDim = 0, int kOmegas = 0>
+struct Sizes {
+  static constexpr MemoryFeatures kMap = kFeatures;
+  static constexpr bool kConstant = kMap == MemoryFeatures::kConstant;
+  static constexpr bool kTwice = kMap == MemoryFeatures::kHypPlus || kMap == MemoryFeatures::kTrig;
+  static constexpr int kMaxKeyDim = kKeyDim > 0 ? kKeyDim : kMemoryMaxKeyDim;
+  static constexpr int kMaxFeatures =
+      kConstant ? 1 : (kOmegas > 0 ? (kTwice ? 2 : 1) * kOmegas : kMemoryMaxFeatures);
+
+  static int key_dim(const MemoryStepModel& m) { return kKeyDim > 0 ? kKeyDim : m.key_dim; }
+  static int omegas(const MemoryStepModel& m) { return kOmegas > 0 ? kOmegas : m.omegas; }
+  static int features(const MemoryStepModel& m) {
+    return kConstant || kOmegas > 0 ? kMaxFeatures : m.features;
+  }
+};
+
+/// Calls function(Sizes<...>()) with the best fit for the model.
+template <typename Function>
+inline void with_sizes(const MemoryStepModel& m, const Function& function) {
+  switch (m.map) {
+    case MemoryFeatures::kConstant:
+      return function(Sizes<MemoryFeatures::kConstant>());
+    case MemoryFeatures::kFavorPlus:
+      if (m.key_dim == 4 && m.omegas == 4)
+        return function(Sizes<MemoryFeatures::kFavorPlus, 4, 4>());
+      return function(Sizes<MemoryFeatures::kFavorPlus>());
+    case MemoryFeatures::kHypPlus:
+      if (m.key_dim == 4 && m.omegas == 1) return function(Sizes<MemoryFeatures::kHypPlus, 4, 1>());
+      if (m.key_dim == 4 && m.omegas == 2) return function(Sizes<MemoryFeatures::kHypPlus, 4, 2>());
+      return function(Sizes<MemoryFeatures::kHypPlus>());
+    case MemoryFeatures::kTrig:
+      return function(Sizes<MemoryFeatures::kTrig>());
+    case MemoryFeatures::kRelu:
+      return function(Sizes<MemoryFeatures::kRelu>());
+  }
+}
+
 /// A key or query of one head before phi: y = W x and 1 / sqrt(1 + |y|^2).
+template <typename S>
 struct Address {
-  Vec y[kMemoryMaxKeyDim];
+  Vec y[S::kMaxKeyDim];
   Vec inverse_length;
 
   Address(const MemoryStepModel& m, const float* weight, const Vec* token) {
     Vec square(1.0f);
-    for (int d = 0; d < m.key_dim; ++d) {
+    for (int d = 0; d < S::key_dim(m); ++d) {
       const float* w = weight + d * kMemoryToken;
       y[d] = at::vec::fmadd(Vec(w[0]), token[0], Vec(w[3]));
       y[d] = at::vec::fmadd(Vec(w[1]), token[1], y[d]);
@@ -116,55 +156,67 @@ struct Address {
   }
 };
 
+template <typename S>
 inline Vec project(const MemoryStepModel& m, int i, const Vec* x) {
+  const int dim = S::key_dim(m);
   Vec sum(0.0f);
-  for (int d = 0; d < m.key_dim; ++d)
-    sum = at::vec::fmadd(Vec(m.omega[i * m.key_dim + d]), x[d], sum);
+  for (int d = 0; d < dim; ++d) sum = at::vec::fmadd(Vec(m.omega[i * dim + d]), x[d], sum);
   return sum;
 }
 
-template <MemoryFeatures kMap>
+template <typename S>
 inline float feature_scale(const MemoryStepModel& m) {
-  const float count =
-      static_cast<float>(kMap == MemoryFeatures::kHypPlus ? 2 * m.omegas : m.omegas);
-  return 1.0f / __builtin_sqrtf(count);
+  const bool twice = S::kMap == MemoryFeatures::kHypPlus;
+  return 1.0f / __builtin_sqrtf(static_cast<float>(twice ? 2 * S::omegas(m) : S::omegas(m)));
 }
 
 /// phi of the point `radius` y / sqrt(1 + |y|^2).
-template <MemoryFeatures kMap>
-inline void features(const MemoryStepModel& m, const Address& address, float radius, Vec* phi) {
-  if constexpr (kMap == MemoryFeatures::kConstant) {
-    phi[0] = Vec(1.0f);
-    return;
-  }
-  const Vec scale(feature_scale<kMap>(m));
+template <typename S>
+inline void features(const MemoryStepModel& m, const Address<S>& address, float radius, Vec* phi) {
+  const Vec scale(feature_scale<S>(m));
   const Vec length = Vec(radius) * address.inverse_length;
-  Vec x[kMemoryMaxKeyDim];
+  const int omegas = S::omegas(m);
+  Vec x[S::kMaxKeyDim];
   Vec half_norm(0.0f);
-  for (int d = 0; d < m.key_dim; ++d) {
+  for (int d = 0; d < S::key_dim(m); ++d) {
     x[d] = address.y[d] * length;
     half_norm = at::vec::fmadd(x[d] * Vec(0.5f), x[d], half_norm);
   }
-  const Vec envelope = kMap == MemoryFeatures::kTrig ? half_norm.exp() * scale : scale;
-  for (int i = 0; i < m.omegas; ++i) {
-    const Vec projection = project(m, i, x);
-    if constexpr (kMap == MemoryFeatures::kFavorPlus) {
-      phi[i] = (projection - half_norm).exp() * scale;
-    } else if constexpr (kMap == MemoryFeatures::kHypPlus) {
-      phi[i] = (projection - half_norm).exp() * scale;
-      phi[m.omegas + i] = (projection.neg() - half_norm).exp() * scale;
-    } else if constexpr (kMap == MemoryFeatures::kTrig) {
+  const Vec envelope = S::kMap == MemoryFeatures::kTrig ? half_norm.exp() * scale : scale;
+  for (int i = 0; i < omegas; ++i) {
+    const Vec projection = project<S>(m, i, x);
+    if constexpr (S::kMap == MemoryFeatures::kFavorPlus) {
+      phi[i] = (projection - half_norm).exp_u20() * scale;
+    } else if constexpr (S::kMap == MemoryFeatures::kHypPlus) {
+      phi[i] = (projection - half_norm).exp_u20() * scale;
+      phi[omegas + i] = (projection.neg() - half_norm).exp_u20() * scale;
+    } else if constexpr (S::kMap == MemoryFeatures::kTrig) {
       phi[i] = projection.cos() * envelope;
-      phi[m.omegas + i] = projection.sin() * envelope;
+      phi[omegas + i] = projection.sin() * envelope;
     } else {
       phi[i] = at::vec::fmadd(at::vec::maximum(projection, Vec(0.0f)), scale, Vec(kReluOffset));
     }
   }
 }
 
-template <MemoryFeatures kMap>
+/// 3. Features of key and query of head h for the vector of coordinates at i.
+template <typename S>
+inline void key_and_query(const MemoryStepModel& m, const Chunk& chunk, int h, int i, Vec* key,
+                          Vec* query) {
+  if constexpr (S::kConstant) {
+    key[0] = query[0] = Vec(1.0f);
+  } else {
+    const int offset = h * S::key_dim(m) * kMemoryToken;
+    const Vec token[3] = {load(chunk.token[0] + i), load(chunk.token[1] + i),
+                          load(chunk.token[2] + i)};
+    features<S>(m, Address<S>(m, m.key + offset, token), m.radius[h], key);
+    features<S>(m, Address<S>(m, m.query + offset, token), m.radius[h], query);
+  }
+}
+
+template <typename S>
 constexpr float normaliser_floor() {
-  return kMap == MemoryFeatures::kTrig ? 0.1f : 1e-12f;
+  return S::kMap == MemoryFeatures::kTrig ? 0.1f : 1e-12f;
 }
 
 /// 7. Scale-free read-outs, from the rows `mean` and `size`.

@@ -4,28 +4,21 @@ namespace mnemosyne::kernels::CPU_CAPABILITY {
 namespace {
 
 /// 3. to 6. for one head: writes the memory's rows and the rows `mean` and `size`.
-template <MemoryFeatures kMap>
+template <typename S>
 void write_and_read(const MemoryStepParams& p, const Chunk& chunk, int h) {
   const MemoryStepModel& m = p.model;
-  const int address_size = m.key_dim * kMemoryToken;
-  const int64_t first = int64_t{h} * m.features * kMemoryChannels * p.size + chunk.begin;
+  const int64_t first = int64_t{h} * S::features(m) * kMemoryChannels * p.size + chunk.begin;
   const Vec decay(m.decay[h]);
-  Vec key[kMemoryMaxFeatures], query[kMemoryMaxFeatures], token[kMemoryToken - 1];
+  Vec key[S::kMaxFeatures], query[S::kMaxFeatures];
   for (int i = 0; i < chunk.padded; i += kWidth) {
-    if constexpr (kMap == MemoryFeatures::kConstant) {
-      key[0] = query[0] = Vec(1.0f);
-    } else {
-      for (int f = 0; f < kMemoryToken - 1; ++f) token[f] = load(chunk.token[f] + i);
-      features<kMap>(m, Address(m, m.key + h * address_size, token), m.radius[h], key);
-      features<kMap>(m, Address(m, m.query + h * address_size, token), m.radius[h], query);
-    }
+    key_and_query<S>(m, chunk, h, i, key, query);
     const int lanes = chunk.lanes(i);
     const Vec grad = load(chunk.grad[0] + i);
     const Vec square = grad * grad;
     Vec sums[kMemoryChannels] = {Vec(0.0f), Vec(0.0f), Vec(0.0f)};
     const float* from = p.memory + first + i;
     float* to = p.memory_out + first + i;
-    for (int r = 0; r < m.features; ++r) {
+    for (int r = 0; r < S::features(m); ++r) {
       const Vec written[kMemoryChannels] = {key[r] * grad, key[r] * square, key[r]};
       for (int c = 0; c < kMemoryChannels; ++c, from += p.size, to += p.size) {
         const Vec next = at::vec::fmadd(decay, load(from, lanes), written[c]);
@@ -33,7 +26,7 @@ void write_and_read(const MemoryStepParams& p, const Chunk& chunk, int h) {
         sums[c] = at::vec::fmadd(query[r], next, sums[c]);
       }
     }
-    const Vec inverse = Vec(1.0f) / at::vec::maximum(sums[2], Vec(normaliser_floor<kMap>()));
+    const Vec inverse = Vec(1.0f) / at::vec::maximum(sums[2], Vec(normaliser_floor<S>()));
     store(chunk.mean[h] + i, sums[0] * inverse);
     store(chunk.size[h] + i, at::vec::maximum(sums[1] * inverse, Vec(kSmallestVariance)).sqrt());
   }
@@ -76,13 +69,13 @@ void decode(const MemoryStepParams& p, const Chunk& chunk) {
   }
 }
 
-template <MemoryFeatures kMap>
+template <typename S>
 void forward(const MemoryStepParams& p) {
   Chunk chunk(p.model, p.scratch);
   for (int64_t begin = p.begin; begin < p.end; begin += kMemoryChunk) {
     chunk.move_to(begin, p.end);
     load_tokens(p, chunk);
-    for (int h = 0; h < p.model.heads; ++h) write_and_read<kMap>(p, chunk, h);
+    for (int h = 0; h < p.model.heads; ++h) write_and_read<S>(p, chunk, h);
     fill_decoder_inputs(p, chunk);
     decode(p, chunk);
   }
@@ -91,18 +84,7 @@ void forward(const MemoryStepParams& p) {
 }  // namespace
 
 void memory_step_forward(const MemoryStepParams& params) {
-  switch (params.model.map) {
-    case MemoryFeatures::kConstant:
-      return forward<MemoryFeatures::kConstant>(params);
-    case MemoryFeatures::kFavorPlus:
-      return forward<MemoryFeatures::kFavorPlus>(params);
-    case MemoryFeatures::kHypPlus:
-      return forward<MemoryFeatures::kHypPlus>(params);
-    case MemoryFeatures::kTrig:
-      return forward<MemoryFeatures::kTrig>(params);
-    case MemoryFeatures::kRelu:
-      return forward<MemoryFeatures::kRelu>(params);
-  }
+  with_sizes(params.model, [&](auto sizes) { forward<decltype(sizes)>(params); });
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY
