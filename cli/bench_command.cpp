@@ -7,6 +7,7 @@
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/step_timing.h"
 #include "mnemosyne/ops/benchmark_orthogonalize.h"
+#include "mnemosyne/optim/benchmark_memory.h"
 #include "table.h"
 
 namespace mnemosyne::cli {
@@ -54,6 +55,21 @@ std::vector<StepRow> time_optimizers(const BenchOptions& options) {
   return rows;
 }
 
+/// The memory step of meta-training: the tensors of one small MLP, and one large tensor.
+void time_memory_step(std::vector<io::Record>& records) {
+  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{2048, 32, 320, 10}, {100000}}) {
+    const optim::MemoryBenchmark times = optim::benchmark_memory_step({.sizes = sizes});
+    fmt::print(
+        "Memory step, {} tensor(s) from {} coordinates, forward and backward over 20 steps: {:.3g} "
+        "coordinate-steps a second, reference {:.3g}: {:.1f}x; in place {:.3g}\n",
+        sizes.size(), sizes[0], times.fused, times.reference, times.speedup(), times.in_place);
+    records.push_back({{"memory_step_coordinates", static_cast<double>(sizes[0])},
+                       {"memory_step_fused", times.fused},
+                       {"memory_step_in_place", times.in_place},
+                       {"memory_step_over_reference", times.speedup()}});
+  }
+}
+
 int run_bench_optimizer(const BenchOptions& options, bool json) {
   at::set_num_threads(static_cast<int>(options.threads));
   const std::vector<StepRow> rows = time_optimizers(options);
@@ -77,6 +93,7 @@ int run_bench_optimizer(const BenchOptions& options, bool json) {
   fmt::print("Orthogonalisation of ViT-Ti's matrices: {:.3g} ms, as in Muon {:.3g} ms: {:.2f}x\n",
              1e3 * times.fused, 1e3 * times.muon, times.muon / times.fused);
   records.push_back({{"orthogonalize_over_muon", times.muon / times.fused}});
+  time_memory_step(records);
   if (json) fmt::print("{}\n", io::to_json(records));
   return 0;
 }

@@ -80,12 +80,15 @@ class CoordinateRule : public UpdateRule {
 
   const CoordinateOptions& options() const { return options_; }
 
+  /// What the op takes, in a dtype and on a device; differentiable in `weights()`.
+  ops::MemoryStepWeights step_weights(const at::TensorOptions& options) const;
+  const ops::MemoryStepOptions& step_options() const { return step_options_; }
+
  private:
   struct Group;
 
   std::vector<Group> groups(at::TensorList grads, const State& state, at::TensorList params,
                             const StepOptions& options) const;
-  ops::MemoryStepWeights step_weights(const at::TensorOptions& options) const;
   void add_tensor_terms(Group& group, const State& state, at::TensorList params,
                         const StepOptions& options) const;
 
