@@ -1,6 +1,7 @@
 #include "mnemosyne/ops/orthogonalize.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cmath>
 #include <limits>
@@ -8,8 +9,10 @@
 #include <tuple>
 #include <vector>
 
+#include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/kernels/orthogonalize.h"
+#include "mnemosyne/ops/benchmark_orthogonalize.h"
 #include "tests/testing.h"
 
 namespace mnemosyne {
@@ -284,8 +287,78 @@ TEST(Orthogonalize, RefusesWhatItCannotDoInPlace) {
   EXPECT_THROW(ops::orthogonalize_({at::randn({2, 3, 4})}), c10::Error);
   EXPECT_THROW(ops::orthogonalize_({at::randn({3, 4}).t()}), c10::Error);
   EXPECT_THROW(ops::orthogonalize_({at::randn({3, 4}, at::kDouble)}), c10::Error);
+  EXPECT_THROW(ops::orthogonalize_({at::randn({3, 4})}, {.precision = "float16"}), InputError);
   EXPECT_THROW(ops::orthogonalize_reference(at::randn({3})), c10::Error);
+  EXPECT_THROW(ops::orthogonalize_polynomial(at::randn({3})), c10::Error);
   EXPECT_THROW(ops::orthogonalize_exact(at::ones({3, 4}, at::kLong)), c10::Error);
+}
+
+TEST(OrthogonalizePolynomial, PutsSingularValuesNearOneInEveryPrecision) {
+  at::manual_seed(11);
+  const at::Tensor s = at::logspace(0, -2, 24, 10, at::kDouble);
+  const at::Tensor x = with_singular_values(s, 24, 60);
+  for (const auto precision : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const at::Tensor y = ops::orthogonalize_polynomial(x.t(), precision);
+    const auto [low, high] = singular_range(y);
+    EXPECT_GT(low, .84) << precision;
+    EXPECT_LT(high, 1.16) << precision;
+    const double rounding = precision == at::kBFloat16 ? .1 : 1e-4;
+    const at::Tensor product = y.t().matmul(ops::orthogonalize_exact(x.t()));
+    EXPECT_LT(spectral_norm(product - product.t()), rounding) << precision;
+  }
+}
+
+TEST(OrthogonalizePolynomial, TakesWhatTheReferenceTakes) {
+  at::manual_seed(12);
+  at::Tensor x = at::randn({2, 3, 8, 5});
+  const at::Tensor y = ops::orthogonalize_polynomial(x);
+  EXPECT_EQ(y.sizes(), x.sizes());
+  EXPECT_TRUE(identical(ops::orthogonalize_polynomial(x * 0), x * 0));
+  EXPECT_TRUE(close(ops::orthogonalize_polynomial(x * 1e30), y, {0, 2e-2}));
+  EXPECT_TRUE(close(ops::orthogonalize_polynomial(x * 1e-30), y, {0, 2e-2}));
+  x[0][0][0][0] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(ops::orthogonalize_polynomial(x)[0][0].isnan().all().item<bool>());
+  EXPECT_TRUE(ops::orthogonalize_polynomial(x)[1].isfinite().all().item<bool>());
+  EXPECT_EQ(ops::orthogonalize_polynomial(at::empty({0, 4})).sizes(), at::IntArrayRef({0, 4}));
+}
+
+TEST(OrthogonalizePolynomial, IsTheBFloat16OfTheListInPlace) {
+  at::manual_seed(13);
+  const at::Tensor a = at::randn({24, 10});
+  const at::Tensor b = at::randn({6, 30});
+  const at::Tensor x = a.clone();
+  const at::Tensor y = b.clone();
+  const at::Tensor z = a * -1;
+  ops::orthogonalize_({x, y, z}, {.precision = "bfloat16"});
+  EXPECT_TRUE(close(x, ops::orthogonalize_polynomial(a), {0, 2e-2}));
+  EXPECT_TRUE(close(y, ops::orthogonalize_polynomial(b), {0, 2e-2}));
+  EXPECT_TRUE(identical(z, x * -1));
+}
+
+TEST(OrthogonalizeOp, IsRegistered) {
+  at::manual_seed(14);
+  const auto op = c10::Dispatcher::singleton()
+                      .findSchemaOrThrow("mnemosyne::orthogonalize", "")
+                      .typed<at::Tensor(const at::Tensor&)>();
+  const at::Tensor x = at::randn({3, 12, 7});
+  const at::Tensor before = x.clone();
+  const at::Tensor y = op.call(x);
+  EXPECT_TRUE(identical(x, before));
+  EXPECT_TRUE(identical(y[1], fast(x[1])));
+  EXPECT_TRUE(identical(op.call(x.mT())[2], fast(x[2].t())));
+  EXPECT_EQ(op.call(x.to(at::kHalf)).scalar_type(), at::kHalf);
+  EXPECT_EQ(op.call(at::empty({2, 0, 3})).sizes(), at::IntArrayRef({2, 0, 3}));
+  EXPECT_EQ(op.call(at::empty({4, 5}, at::device(at::kMeta))).sizes(), at::IntArrayRef({4, 5}));
+  EXPECT_THROW(op.call(at::randn({3})), c10::Error);
+}
+
+TEST(OrthogonalizeBenchmark, TimesEveryWay) {
+  const auto times = ops::benchmark_orthogonalize({{8, 16}, {16, 8}}, 1);
+  EXPECT_GT(times.fused, 0);
+  EXPECT_GT(times.bfloat16, 0);
+  EXPECT_GT(times.muon, 0);
+  EXPECT_LT(times.fused + times.bfloat16 + times.muon, 60);
+  EXPECT_EQ(ops::vit_tiny_matrices().size(), 51u);
 }
 
 }  // namespace

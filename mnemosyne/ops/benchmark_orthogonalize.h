@@ -9,11 +9,12 @@ namespace mnemosyne::ops {
 /// Seconds for one pass over a list of matrices, each the smallest of several passes that take
 /// turns.
 struct OrthogonalizeTimes {
-  double fused = 0;  ///< `orthogonalize_`
-  double muon = 0;   ///< what torch.optim.Muon does, see `muon_newton_schulz`
+  double fused = 0;     ///< `orthogonalize_`
+  double bfloat16 = 0;  ///< `orthogonalize_` with that precision
+  double muon = 0;      ///< what torch.optim.Muon does, see `muon_newton_schulz`
 };
 
-/// Times both over random matrices of the given sizes (rows, columns), on the threads that are set.
+/// Times them over random matrices of the given sizes (rows, columns), on the threads that are set.
 OrthogonalizeTimes benchmark_orthogonalize(const std::vector<std::pair<int64_t, int64_t>>& sizes,
                                            int repetitions = 5);
 

@@ -9,6 +9,7 @@
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/minimum.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -17,10 +18,13 @@
 #include <atomic>
 #include <cstdlib>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numeric>
+#include <utility>
 #include <vector>
 
+#include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/orthogonalize.h"
 
 namespace mnemosyne::ops {
@@ -79,6 +83,20 @@ void orthogonalize_one(const MatrixRef& matrix) {
       .poles = kPoles.data(),
       .num_terms = terms,
   });
+}
+
+/// Equal shapes stacked, as polynomials in bfloat16.
+void orthogonalize_batches(at::TensorList matrices) {
+  std::map<std::pair<int64_t, int64_t>, std::vector<at::Tensor>> groups;
+  for (const at::Tensor& matrix : matrices) {
+    groups[{matrix.size(0), matrix.size(1)}].push_back(matrix);
+  }
+  for (const auto& [sizes, group] : groups) {
+    const at::Tensor results = orthogonalize_polynomial(at::stack(group));
+    for (size_t i = 0; i < group.size(); ++i) {
+      group[i].copy_(results.select(0, static_cast<int64_t>(i)));
+    }
+  }
 }
 
 }  // namespace
@@ -142,14 +160,21 @@ void orthogonalize_(const MatrixRef* matrices, int64_t count) {
   });
 }
 
-void orthogonalize_(at::TensorList matrices) {
-  std::vector<MatrixRef> references;
-  references.reserve(matrices.size());
+void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options) {
+  if (options.precision != "float32" && options.precision != "bfloat16") {
+    throw InputError("[orthogonalize_] expected precision float32 or bfloat16, got " +
+                     options.precision);
+  }
   for (const at::Tensor& matrix : matrices) {
     TORCH_CHECK(matrix.dim() == 2 && matrix.is_contiguous() && matrix.scalar_type() == at::kFloat &&
                     matrix.device().is_cpu(),
                 "[orthogonalize_] expected contiguous float32 matrices on the CPU, got ",
                 matrix.toString(), " ", matrix.sizes());
+  }
+  if (options.precision == "bfloat16") return orthogonalize_batches(matrices);
+  std::vector<MatrixRef> references;
+  references.reserve(matrices.size());
+  for (const at::Tensor& matrix : matrices) {
     references.push_back({matrix.data_ptr<float>(), matrix.size(0), matrix.size(1)});
   }
   orthogonalize_(references.data(), static_cast<int64_t>(references.size()));

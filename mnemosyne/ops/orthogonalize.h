@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 
 namespace mnemosyne::ops {
 
@@ -24,9 +25,16 @@ at::Tensor orthogonalize_exact(const at::Tensor& x);
 /// factors Nakatsukasa and Freund, SIAM Review 2016). A singular value s becomes a number in
 /// [.85, 1.15] for s >= 5e-4 sqrt(b), and about 2,063 s / sqrt(b) far below; sqrt(b) is at most
 /// sqrt(sqrt(M)) |X|_2. For comparison, five quintic Newton-Schulz steps as in Muon reach
-/// [.68, 1.13] from about 3e-3 of the Frobenius norm on. Singular vectors stay, the scale of x does
+/// [.68, 1.20] from about 3e-3 of the Frobenius norm on. Singular vectors stay, the scale of x does
 /// not matter, zero matrices stay zero, a matrix that is not finite becomes NaN.
 at::Tensor orthogonalize_reference(const at::Tensor& x);
+
+/// The same by five quintic polynomials of X X^T in `precision`, the composition of Polar Express
+/// (Amsel et al., arXiv 2505.16932) on [1e-3, 1] of the Frobenius norm: matrix products alone, the
+/// way for a GPU. Singular values land in [.86, 1.14]; in bfloat16 those below about 1e-2 of the
+/// largest suffer from its rounding. Five Newton-Schulz steps as in Muon cost the same and reach
+/// [.68, 1.20].
+at::Tensor orthogonalize_polynomial(const at::Tensor& x, at::ScalarType precision = at::kBFloat16);
 
 /// A contiguous, row-major float32 matrix on the CPU, not owned.
 struct MatrixRef {
@@ -40,7 +48,19 @@ struct MatrixRef {
 /// the other matrices nor on the number of threads.
 void orthogonalize_(const MatrixRef* matrices, int64_t count);
 
-/// The same for tensors: every one 2-d, contiguous, float32, on the CPU.
-void orthogonalize_(at::TensorList matrices);
+struct OrthogonalizeOptions {
+  /// "float32": the rational function in kernels of our own. "bfloat16":
+  /// `orthogonalize_polynomial`, equal shapes batched, through oneDNN; coarser, on CPUs also slower
+  /// (benchmark_orthogonalize.h), and the value of a matrix may depend on its batch.
+  std::string precision = "float32";
+};
+
+/// The same for tensors, every one 2-d, contiguous, float32, on the CPU:
+///
+///     at::Tensor a = at::randn({64, 128}), b = at::randn({32, 32});
+///     ops::orthogonalize_({a, b});
+///
+/// InputError for an unknown precision.
+void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options = {});
 
 }  // namespace mnemosyne::ops

@@ -39,7 +39,7 @@ TORCH_LIBRARY_FRAGMENT(mnemosyne, library) { library.def("orthogonalize(Tensor x
 TORCH_LIBRARY_IMPL(mnemosyne, CPU, library) { library.impl("orthogonalize", orthogonalize_cpu); }
 
 TORCH_LIBRARY_IMPL(mnemosyne, CUDA, library) {
-  library.impl("orthogonalize", orthogonalize_reference);
+  library.impl("orthogonalize", [](const at::Tensor& x) { return orthogonalize_polynomial(x); });
 }
 
 TORCH_LIBRARY_IMPL(mnemosyne, Meta, library) { library.impl("orthogonalize", orthogonalize_meta); }
