@@ -60,7 +60,11 @@ MetaGradient PersistentEvolutionEstimator::run_window(const optim::UpdateRule& r
   const at::Tensor noise = perturbation_noise(scale, perturbation.num_pairs, seed);
   const at::Tensor offsets = noise.mul(scale).mul(perturbation.sigma);
   Rollout rollout(run.task, perturbed_members(rule, offsets, run), run.num_steps, run.seed);
-  if (!fresh) rollout.restore(population.rollout);
+  if (!fresh) {
+    rollout.restore(population.rollout);
+    find_checked({{"noise_sum", population.noise_sum}}, "noise_sum", noise.scalar_type(),
+                 noise.sizes());
+  }
   population.noise_sum = fresh ? noise : population.noise_sum.add(noise);
 
   std::vector<std::vector<float>> losses;

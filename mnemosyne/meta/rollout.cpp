@@ -12,6 +12,7 @@
 #include <numbers>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/meta/checkpoint.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -155,13 +156,22 @@ NamedTensors Rollout::checkpoint() const {
 
 void Rollout::restore(const NamedTensors& tensors) {
   const at::NoGradGuard no_grad;
-  step_ = find(tensors, "step").item<int64_t>();
-  for (size_t i = 0; i < params_.size(); ++i) params_[i].copy_(find(tensors, param_key(i)));
+  const auto checked = [&](const std::string& name, const at::Tensor& like) {
+    return find_checked(tensors, name, like.scalar_type(), like.sizes());
+  };
+  const int64_t step = find_checked(tensors, "step", at::kLong, {}).item<int64_t>();
+  if (step < 0 || step > num_steps_) {
+    throw InputError("[checkpoint] expected a step of 0 to " + std::to_string(num_steps_) +
+                     ", got " + std::to_string(step));
+  }
+  step_ = step;
+  for (size_t i = 0; i < params_.size(); ++i) params_[i].copy_(checked(param_key(i), params_[i]));
   for (size_t m = 0; m < states_.size(); ++m) {
-    alive_[m] = static_cast<char>(find(tensors, "alive." + std::to_string(m)).item<int64_t>());
+    const std::string alive = "alive." + std::to_string(m);
+    alive_[m] = find_checked(tensors, alive, at::kLong, {}).item<int64_t>() != 0;
     for (size_t i = 0; i < states_[m].size(); ++i) {
       for (size_t s = 0; s < states_[m][i].size(); ++s) {
-        states_[m][i][s] = find(tensors, state_key(m, i, s)).clone();
+        states_[m][i][s] = checked(state_key(m, i, s), states_[m][i][s]).clone();
       }
     }
   }

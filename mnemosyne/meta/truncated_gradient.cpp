@@ -10,6 +10,7 @@
 #include <numbers>
 #include <optional>
 
+#include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/checkpoint.h"
 #include "mnemosyne/meta/parallel.h"
 #include "mnemosyne/meta/seeds.h"
@@ -154,6 +155,25 @@ optim::State find_state(const NamedTensors& tensors, const std::string& prefix) 
   }
 }
 
+/// InputError unless two lists of tensors have the same shapes and dtypes: kernels trust both.
+void require_alike(const Tensors& restored, const Tensors& expected) {
+  bool alike = restored.size() == expected.size();
+  for (size_t i = 0; alike && i < expected.size(); ++i) {
+    alike = restored[i].sizes() == expected[i].sizes() &&
+            restored[i].scalar_type() == expected[i].scalar_type();
+  }
+  if (!alike)
+    throw InputError("[checkpoint] expected tensors of the task and optimizer at hand, got others");
+}
+
+void require_alike(const optim::State& restored, const optim::State& expected) {
+  if (restored.size() != expected.size()) {
+    throw InputError("[checkpoint] expected states of " + std::to_string(expected.size()) +
+                     " parameters, got " + std::to_string(restored.size()));
+  }
+  for (size_t i = 0; i < expected.size(); ++i) require_alike(restored[i], expected[i]);
+}
+
 std::string place_prefix(int64_t place) { return "place." + std::to_string(place) + "."; }
 
 }  // namespace
@@ -188,6 +208,20 @@ void TruncatedGradientEstimator::begin_life(Trainee& trainee, const optim::Updat
   trainee.step = 0;
 }
 
+void TruncatedGradientEstimator::check_restored(Trainee& trainee, const optim::UpdateRule& rule,
+                                                const Run& run) const {
+  Trainee fresh;
+  begin_life(fresh, rule, run);
+  require_alike(trainee.params, fresh.params);
+  require_alike(trainee.state, fresh.state);
+  require_alike(trainee.expert_state, fresh.expert_state);
+  if (trainee.step < 1 || trainee.step >= run.num_steps) {
+    throw InputError("[checkpoint] expected a step below " + std::to_string(run.num_steps) +
+                     ", got " + std::to_string(trainee.step));
+  }
+  trainee.restored = false;
+}
+
 MetaGradient TruncatedGradientEstimator::run_window(const optim::UpdateRule& rule, Trainee& trainee,
                                                     const OuterStep& step) const {
   const at::AutoGradMode with_grad(true);
@@ -196,6 +230,7 @@ MetaGradient TruncatedGradientEstimator::run_window(const optim::UpdateRule& rul
   if (fresh) life.horizon = step.horizon;
   const Run run = life_run(sampler_, life, step.seed, options_.window);
   if (fresh) begin_life(trainee, rule, run);
+  if (trainee.restored) check_restored(trainee, rule, run);
   const NamedTensors weights = rule.weights();
   const at::Tensor theta = flatten(weights).detach().requires_grad_(true);
   const auto learned = rule.with_weights(unflatten(theta, weights));
@@ -284,6 +319,7 @@ void TruncatedGradientEstimator::restore(const NamedTensors& tensors) {
     trainee.params = find_tensors(own, "params.");
     trainee.state = find_state(own, "state.");
     trainee.expert_state = find_state(own, "expert.");
+    trainee.restored = true;
   }
   trainees_ = std::move(restored);
 }

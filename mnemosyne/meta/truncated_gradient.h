@@ -44,9 +44,11 @@ class TruncatedGradientEstimator : public GradientEstimator {
     std::vector<at::Tensor> params = {};
     optim::State state = {};
     optim::State expert_state = {};
+    bool restored = false;  // from a checkpoint that nobody has looked at yet
   };
 
   void begin_life(Trainee& trainee, const optim::UpdateRule& rule, const Run& run) const;
+  void check_restored(Trainee& trainee, const optim::UpdateRule& rule, const Run& run) const;
   MetaGradient run_window(const optim::UpdateRule& rule, Trainee& trainee,
                           const OuterStep& step) const;
 
