@@ -113,6 +113,33 @@ INSTANTIATE_TEST_SUITE_P(Estimators, EveryEstimator,
                                            EstimatorCase{"mixture", make_mixture}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+class CarriedEstimator : public ::testing::TestWithParam<EstimatorCase> {};
+
+TEST_P(CarriedEstimator, RefusesACheckpointWithTensorsOfOtherShapes) {
+  TrainerOptions options = small_options();
+  options.validate_every = 0;
+  options.horizon.lengths = {200};
+  Trainer trainer = toy_trainer(GetParam().make(), options);
+  trainer.step();
+  const NamedTensors good = trainer.checkpoint();
+  for (size_t i = 0; i < good.size(); ++i) {
+    if (!good[i].first.starts_with("estimator.")) continue;
+    NamedTensors bad = good;
+    bad[i].second = at::zeros({7}, good[i].second.options());
+    Trainer other = toy_trainer(GetParam().make(), options);
+    const auto restore_and_step = [&] {
+      other.restore(bad);
+      other.step();
+    };
+    EXPECT_THROW(restore_and_step(), InputError) << good[i].first;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Estimators, CarriedEstimator,
+                         ::testing::Values(EstimatorCase{"pes", make_pes},
+                                           EstimatorCase{"truncated", make_truncated}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
 /// A gradient that is always the same, to see what the trainer does with it.
 class FixedEstimator : public GradientEstimator {
  public:
