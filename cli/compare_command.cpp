@@ -1,8 +1,9 @@
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
+#include <map>
 #include <memory>
 
 #include "command.h"
@@ -11,6 +12,7 @@
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/comparison.h"
 #include "mnemosyne/meta/comparison_report.h"
+#include "mnemosyne/meta/step_timing.h"
 #include "mnemosyne/tasks/registry.h"
 #include "progress.h"
 #include "table.h"
@@ -87,13 +89,33 @@ std::string rate_text(const meta::ContenderSummary& summary) {
          (summary.tuned ? " (tuned)" : "");
 }
 
+// Costs by contender; the same for every length of a task, so that each is timed once.
+class StepCosts {
+ public:
+  explicit StepCosts(const std::vector<meta::Contender>& contenders) : contenders_(contenders) {}
+
+  const std::vector<meta::StepCost>& of(const tasks::Task& task) {
+    constexpr int64_t kRepetitions = 7;
+    auto& costs = costs_[task.name()];
+    if (costs.empty()) costs = meta::time_steps(contenders_, task.init(0), kRepetitions);
+    return costs;
+  }
+
+ private:
+  const std::vector<meta::Contender>& contenders_;
+  std::map<std::string, std::vector<meta::StepCost>> costs_;
+};
+
 std::string cell_table(const std::vector<meta::ContenderSummary>& cell,
+                       const std::vector<meta::StepCost>& costs,
                        const std::vector<std::string>& references) {
   std::vector<std::string> head{"optimizer", "rate",     "train loss", "+-",
                                 "val loss",  "accuracy", "mean loss",  "diverged"};
   for (const std::string& reference : references) head.push_back("x " + reference);
+  head.insert(head.end(), {"state B/param", "step x fused AdamW"});
   Table table(head, 2);
-  for (const meta::ContenderSummary& summary : cell) {
+  for (size_t i = 0; i < cell.size(); ++i) {
+    const meta::ContenderSummary& summary = cell[i];
     std::vector<std::string> row{summary.label,
                                  rate_text(summary),
                                  number(summary.training_loss),
@@ -105,6 +127,8 @@ std::string cell_table(const std::vector<meta::ContenderSummary>& cell,
     for (const std::string& reference : references) {
       row.push_back(number(meta::geometric_mean(summary.ratios.at(reference)), 3));
     }
+    row.push_back(number(costs[i].bytes_per_param, 3));
+    row.push_back(number(costs[i].over_fused_adamw, 3));
     table.add(row);
   }
   return table.text();
@@ -121,45 +145,42 @@ std::string overall_table(const std::vector<meta::OverallRatio>& ratios) {
 }
 
 struct Report {
-  std::vector<std::vector<meta::ContenderSummary>> cells;
-  std::vector<meta::OverallRatio> overall;
+  std::vector<io::Record> rows;
+  std::vector<io::Record> overall;
   std::string text;  // Markdown
-
-  std::vector<io::Record> rows() const {
-    std::vector<io::Record> records;
-    for (const auto& cell : cells) {
-      for (const meta::ContenderSummary& summary : cell) records.push_back(to_record(summary));
-    }
-    return records;
-  }
-
-  std::vector<io::Record> overall_rows() const {
-    std::vector<io::Record> records;
-    for (const meta::OverallRatio& ratio : overall) records.push_back(to_record(ratio));
-    return records;
-  }
 };
 
 Report make_report(const std::vector<meta::CellResult>& results,
+                   const std::vector<meta::Contender>& contenders,
                    const std::vector<std::string>& references) {
   Report report;
+  StepCosts step_costs(contenders);
+  std::vector<std::vector<meta::ContenderSummary>> cells;
   for (const meta::CellResult& result : results) {
-    report.cells.push_back(meta::summarize(result, references));
+    const auto& cell = cells.emplace_back(meta::summarize(result, references));
+    const std::vector<meta::StepCost>& costs = step_costs.of(*result.cell.task);
+    for (size_t i = 0; i < cell.size(); ++i) {
+      io::Record row = to_record(cell[i]);
+      row.emplace_back("state_bytes_per_parameter", costs[i].bytes_per_param);
+      row.emplace_back("step_milliseconds", costs[i].milliseconds);
+      row.emplace_back("step_over_fused_adamw", costs[i].over_fused_adamw);
+      report.rows.push_back(std::move(row));
+    }
     report.text += fmt::format("{}, {} steps\n\n{}\n", result.cell.task->name(),
-                               result.cell.num_steps, cell_table(report.cells.back(), references));
+                               result.cell.num_steps, cell_table(cell, costs, references));
   }
-  if (!references.empty()) {
-    report.overall = meta::overall_ratios(report.cells, references);
-    report.text += fmt::format(
-        "Steps ratio over all (geometric mean over tasks and seeds, > 1 is faster)\n\n{}",
-        overall_table(report.overall));
-  }
+  if (references.empty()) return report;
+  const auto overall = meta::overall_ratios(cells, references);
+  for (const meta::OverallRatio& ratio : overall) report.overall.push_back(to_record(ratio));
+  report.text +=
+      fmt::format("Steps ratio over all (geometric mean over tasks and seeds, > 1 is faster)\n\n{}",
+                  overall_table(overall));
   return report;
 }
 
 std::string json_of(const Report& report, const std::string& separator) {
-  return "{\"rows\": " + io::to_json(report.rows(), separator) +
-         ", \"overall\": " + io::to_json(report.overall_rows(), separator) + "}";
+  return "{\"rows\": " + io::to_json(report.rows, separator) +
+         ", \"overall\": " + io::to_json(report.overall, separator) + "}";
 }
 
 void write_results(const std::string& folder, const Report& report,
@@ -183,6 +204,7 @@ int run_compare(const CompareOptions& options, bool json) {
   }
   const auto references = choose_references(options, comparison.contenders);
   if (!options.out.empty()) make_folder(options.out);
+  at::set_num_threads(1);  // of the step times; runs have threads of their own
 
   watch_interrupts();
   Progress progress("steps");
@@ -194,7 +216,7 @@ int run_compare(const CompareOptions& options, bool json) {
                                                   .should_stop = interrupted});
   progress.finish();
 
-  const Report report = make_report(results, references);
+  const Report report = make_report(results, comparison.contenders, references);
   fmt::print("{}", report.text);
   if (!options.out.empty()) {
     write_results(options.out, report, results);

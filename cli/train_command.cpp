@@ -41,6 +41,10 @@ meta::Schedule parse_schedule(const std::string& text) {
 
 meta::TrainingOptions training_options(const TrainOptions& options) {
   meta::TrainingOptions training = options.training;
+  if (training.resume && training.folder.empty()) {
+    throw InputError("[resume] expected --out with the folder of the run, got none");
+  }
+  training.task = tasks::make_task(options.task, options.data);
   training.optimizer = meta::parse_contender(options.optimizer, /*tune=*/false);
   if (training.optimizer.tuned) {
     throw InputError("[optimizer] expected an optimizer that is not to be tuned, got " +
@@ -51,7 +55,6 @@ meta::TrainingOptions training_options(const TrainOptions& options) {
     training.optimizer.schedule = parse_schedule(options.schedule);
   }
   if (options.tell_num_steps) training.optimizer.give_num_steps = true;
-  training.task = tasks::make_task(options.task, options.data);
   training.num_steps = options.steps.value_or(default_steps(options.task));
   return training;
 }

@@ -45,9 +45,9 @@ TEST(StepsRatio, BaselineThatStandsStillNeedsFewSteps) {
 
 TEST(StepsRatio, ComparesStepsToTheTarget) {
   const StepsTarget target{.loss = 14.28, .steps = 100};
-  EXPECT_DOUBLE_EQ(steps_ratio(target, line(100, 100, 1)), 1.0);
-  // 100 - 2 i: smoothed after n steps 100 - 2 (n - 13) = 126 - 2 n <= 14.28 from n = 56 on.
-  EXPECT_DOUBLE_EQ(steps_ratio(target, line(100, 100, 2)), 100.0 / 56.0);
+  // 101 - i and 100 - 2 i: smoothed after n steps 114 - n and 126 - 2 n.
+  EXPECT_DOUBLE_EQ(steps_ratio(target, line(100, 101, 1)), 1.0);
+  EXPECT_DOUBLE_EQ(steps_ratio(target, line(100, 100, 2, -100)), 100.0 / 56.0);
 }
 
 TEST(StepsRatio, WhatNeverArrivesGetsAtMostHalf) {

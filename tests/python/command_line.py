@@ -17,17 +17,24 @@ def program() -> str:
     return str(found)
 
 
-def run(*arguments, **options) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "MNEMOSYNE_DATA"}
-    environment["OMP_NUM_THREADS"] = "1"
-    return subprocess.run(
-        [program(), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        **options,
-    )
+def environment() -> dict[str, str]:
+    """One thread, because sums over more of them round differently; no data folder."""
+    kept = {key: value for key, value in os.environ.items() if key != "MNEMOSYNE_DATA"}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def start(*arguments) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([program(), *map(str, arguments)], env=environment(), **pipes)
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    process = start(*arguments)
+    try:
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def run_json(*arguments):
