@@ -55,14 +55,25 @@ std::vector<std::string> chosen_command(const CLI::App& app, int argc, char** ar
   return path;
 }
 
+// CLI11 says "Could not convert: --option = value".
+std::string describe(const CLI::ConversionError& error) {
+  const std::string what = error.what();
+  const size_t option = what.find("--");
+  const size_t equals = what.find(" = ");
+  if (option == std::string::npos || equals == std::string::npos) return what;
+  return fmt::format("{}: expected a value as in --help, got \"{}\"",
+                     what.substr(option, equals - option), what.substr(equals + 3));
+}
+
 // CLI11 would only say that a command is required.
-void check_command(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return;
+std::string describe_missing_command(const CLI::App& app, int argc, char** argv) {
   std::string known;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
     known += (known.empty() ? "" : ", ") + command->get_name();
   }
-  throw InputError(fmt::format("expected one of the commands {}, got \"{}\"", known, argv[1]));
+  const bool named = argc > 1 && argv[1][0] != '-';
+  return fmt::format("expected one of the commands {}, got {}", known,
+                     named ? fmt::format("\"{}\"", argv[1]) : "none");
 }
 
 void add_common_options(CLI::App& app, Context& context) {
@@ -91,7 +102,6 @@ int run(int argc, char** argv) {
   const std::vector<std::string> command = chosen_command(app, argc, argv);
   add_config_option(app, command);
   try {
-    if (command.empty()) check_command(app, argc, argv);
     app.parse(argc, argv);
     return context.run();
   } catch (const CLI::CallForHelp& help) {
@@ -100,7 +110,16 @@ int run(int argc, char** argv) {
     return app.exit(success);
   } catch (const CLI::ConfigError& error) {
     return complain(describe(app, error), kBadInput);
+  } catch (const CLI::ConversionError& error) {
+    return complain(describe(error), kBadInput);
+  } catch (const CLI::FileError&) {
+    return complain(
+        "[config] expected a readable file, got " + app.get_config_ptr()->as<std::string>(),
+        kBadInput);
   } catch (const CLI::ParseError& error) {
+    if (command.empty()) {
+      return complain(describe_missing_command(app, argc, argv), kBadInput);
+    }
     return complain(error.what(), kBadInput);
   } catch (const InputError& error) {
     return complain(error.what(), kBadInput);

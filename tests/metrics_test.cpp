@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/record.h"
 #include "testing.h"
@@ -34,6 +35,7 @@ size_t events_size(const std::string& folder) {
 
 TEST(Crc32c, HasTheValuesOfTheStandard) {
   EXPECT_EQ(crc32c("123456789"), 0xe3069283u);
+  EXPECT_EQ(crc32c("6789", crc32c("12345")), 0xe3069283u);
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8a9136aau);  // RFC 3720, B.4
   EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62a8ab43u);
 }

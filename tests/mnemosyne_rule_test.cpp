@@ -43,7 +43,7 @@ std::vector<at::Tensor> gradients(at::TensorList params, int64_t step) {
 std::shared_ptr<UpdateRule> with_random_controller(double scale,
                                                    at::ScalarType dtype = at::kFloat) {
   at::manual_seed(7);
-  const MnemosyneRule rule;
+  const MnemosyneRule rule({.step_bound = 1.2});
   return rule.with_weights(
       {{"controller", at::randn({kNumOutputs, kNumFeatures}).mul(scale).to(dtype)}});
 }

@@ -26,8 +26,9 @@ inline ::testing::AssertionResult close(const at::Tensor& actual, const at::Tens
   // NaN on either side makes the comparison false, which is what a test wants.
   if ((excess <= 0).all().item<bool>()) return ::testing::AssertionSuccess();
   const int64_t worst = excess.nan_to_num(1e300).argmax().item<int64_t>();
-  return ::testing::AssertionFailure() << "at flat index " << worst << ": " << a[worst].item<double>()
-                                       << " instead of " << b[worst].item<double>();
+  return ::testing::AssertionFailure()
+         << "at flat index " << worst << ": " << a[worst].item<double>() << " instead of "
+         << b[worst].item<double>();
 }
 
 /// Bit for bit the same values, dtype and shape.

@@ -107,6 +107,23 @@ TEST(Training, RefusesToOverwriteOrMixRuns) {
   EXPECT_THROW(train(options), InputError);
 }
 
+TEST(Training, RefusesADamagedCheckpoint) {
+  const std::string folder = fresh_folder("training_damaged");
+  TrainingOptions options = toy_training(folder, "adamw");
+  train(options);
+  options.resume = true;
+  const std::string path = folder + "/checkpoint.safetensors";
+  const std::string good = io::read_file(path);
+  for (const size_t at : {good.size() - 1, good.size() - 60, good.size() / 2, size_t{20}}) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x10);
+    io::write_file(path, {bad});
+    EXPECT_THROW(train(options), InputError) << at;
+  }
+  io::write_file(path, {std::string_view(good).substr(0, good.size() - 8)});
+  EXPECT_THROW(train(options), InputError);
+}
+
 TEST(Training, RefusesOptionsOutOfRange) {
   for (const auto& spoil : std::vector<std::function<void(TrainingOptions&)>>{
            [](TrainingOptions& options) { options.num_steps = 0; },

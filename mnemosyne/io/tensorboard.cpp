@@ -1,6 +1,5 @@
 #include "mnemosyne/io/tensorboard.h"
 
-#include <array>
 #include <bit>
 #include <chrono>
 #include <cstring>
@@ -8,6 +7,7 @@
 #include <string_view>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/io/file.h"
 
 namespace mnemosyne::io {
@@ -92,21 +92,6 @@ size_t bytes_until(std::string_view file, int64_t last_step) {
 }
 
 }  // namespace
-
-uint32_t crc32c(std::string_view bytes) {
-  static const std::array<uint32_t, 256> table = [] {
-    std::array<uint32_t, 256> result{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t crc = i;
-      for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0);
-      result[i] = crc;
-    }
-    return result;
-  }();
-  uint32_t crc = 0xffffffffu;
-  for (const char c : bytes) crc = table[(crc ^ static_cast<uint8_t>(c)) & 255] ^ (crc >> 8);
-  return ~crc;
-}
 
 EventFile::EventFile(const std::string& path, std::optional<int64_t> last_step) {
   size_t kept = 0;

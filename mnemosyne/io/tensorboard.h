@@ -9,9 +9,6 @@
 
 namespace mnemosyne::io {
 
-/// CRC-32C (Castagnoli polynomial, RFC 3720 appendix B.4), the checksum of TFRecord files.
-uint32_t crc32c(std::string_view bytes);
-
 /// A TensorBoard event file with scalar summaries: TFRecord frames around `Event` messages
 /// (tensorflow/core/util/event.proto), encoded by hand.
 ///

@@ -41,7 +41,7 @@ struct BlendParams {
 
 constexpr int kNumReadouts = 5;
 
-/// p <- p (1 - decay) - step f (scale d + mixture a): see optim/mnemosyne_rule.h for a and f.
+/// p <- p (1 - decay) - step f (d + mixture (.2 a - d)): see optim/mnemosyne_rule.h for a and f.
 ///
 /// Without `direction` d is a itself. Without `second_moment` a is absent and f = 1.
 struct ApplyParams {
@@ -54,7 +54,7 @@ struct ApplyParams {
   float step;
   float decay;
   float scale;                ///< of the direction, to a root mean square of about .2
-  float mixture;              ///< weight of the Adam-like direction beside it
+  float mixture;              ///< of .2 a in a matrix' direction
   float momentum_correction;  ///< 1 / (1 - b1^t)
   float second_correction;    ///< 1 / (1 - b2^t)
   float eps;

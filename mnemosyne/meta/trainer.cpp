@@ -98,8 +98,10 @@ ValidationReport Trainer::validate() {
   ValidationReport report{.step = outer_step_, .horizon = horizon_.current()};
   report.candidate = std::move(scores[0]);
   report.best = std::move(scores[1]);
-  report.improved = report.candidate.score < report.best.score;
-  best_ = report.improved ? candidate.clone() : best;
+  // The initial weights have score 0: what does not beat them is not kept.
+  report.improved = report.candidate.score < std::min(report.best.score, 0.0);
+  const at::Tensor kept = report.best.score <= 0.0 ? best : outer_.initial();
+  best_ = report.improved ? candidate.clone() : kept;
   horizon_.validated(report.improved);
   elapsed_seconds_ += watch.seconds();
   return report;

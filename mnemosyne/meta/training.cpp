@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/metrics.h"
 #include "mnemosyne/io/safetensors.h"
@@ -22,6 +23,17 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr const char* kRecentLosses = "recent_losses";
+
+// Of everything that a checkpoint holds: a damaged number would otherwise be trained on.
+std::string checksum(const NamedTensors& tensors) {
+  uint32_t crc = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor values = tensor.contiguous();
+    crc = io::crc32c(name, crc);
+    crc = io::crc32c({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}, crc);
+  }
+  return std::to_string(crc);
+}
 
 class Training {
  public:
@@ -100,6 +112,10 @@ class Training {
                          io::in_quotes(got));
       }
     }
+    const auto sum = checkpoint.metadata.find("checksum");
+    if (sum == checkpoint.metadata.end() || sum->second != checksum(checkpoint.tensors)) {
+      throw InputError("[resume] " + path + ": expected numbers with its checksum, got others");
+    }
     rollout_.restore(checkpoint.tensors);
     const at::Tensor& losses = find(checkpoint.tensors, kRecentLosses);
     if (losses.scalar_type() != at::kFloat || losses.dim() != 1) {
@@ -158,7 +174,9 @@ class Training {
     at::Tensor losses = at::empty({static_cast<int64_t>(recent_losses_.size())});
     std::copy(recent_losses_.begin(), recent_losses_.end(), losses.data_ptr<float>());
     tensors.emplace_back(kRecentLosses, losses);
-    io::write_safetensors(file("checkpoint.safetensors"), tensors, identity());
+    std::map<std::string, std::string> metadata = identity();
+    metadata["checksum"] = checksum(tensors);
+    io::write_safetensors(file("checkpoint.safetensors"), tensors, metadata);
     last_checkpoint_ = std::chrono::steady_clock::now();
   }
 

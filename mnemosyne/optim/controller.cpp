@@ -99,8 +99,9 @@ Outputs controller_outputs(const float* weights, const Features& features) {
   return outputs;
 }
 
-void apply_outputs(const Outputs& outputs, ops::TensorCoefficients& coefficients) {
-  coefficients.step *= std::exp(kLogStepBound * std::tanh(outputs[0]));
+void apply_outputs(const Outputs& outputs, double step_bound,
+                   ops::TensorCoefficients& coefficients) {
+  coefficients.step *= std::exp(step_bound * std::tanh(outputs[0]));
   coefficients.blend *= std::exp(kLogBlendBound * std::tanh(outputs[1]));
   coefficients.mixture = kMixtureBound * std::tanh(outputs[2]);
   for (int k = 0; k < ops::kNumReadouts; ++k) {

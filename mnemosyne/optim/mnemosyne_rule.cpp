@@ -57,9 +57,10 @@ Moments advance(const at::Tensor& grad, const at::Tensor& param, const ParamStat
 }
 
 // z [K] are the controller's outputs; the update of step 3 in the class comment.
-at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t rows) {
+at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t rows,
+                            double step_bound) {
   const ops::TensorCoefficients& c = tensor.base;
-  const at::Tensor step = c.step * (kLogStepBound * z[0].tanh()).exp();
+  const at::Tensor step = c.step * (step_bound * z[0].tanh()).exp();
   const at::Tensor blend = c.blend * (kLogBlendBound * z[1].tanh()).exp();
   const at::Tensor mixture = kMixtureBound * z[2].tanh();
   const at::Tensor v = tensor.v * c.second_correction;
@@ -71,7 +72,8 @@ at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t 
   const at::Tensor share = v / (v + v.mean() + 1e-30) - 0.5;
   const at::Tensor h = kReadoutScale * (z[3] * soft(u * a) + z[4] * soft(u * (tensor.g / root)) +
                                         z[5] * soft(a.abs()) + z[6] * soft(u.abs()) + z[7] * share);
-  return step * (base + mixture * a) * (1.0 + 0.75 * soft(h)) + c.decay * tensor.p;
+  const at::Tensor mixed = rows > 0 ? base + mixture * (0.2 * a - base) : base;
+  return step * mixed * (1.0 + 0.75 * soft(h)) + c.decay * tensor.p;
 }
 
 at::Tensor features_tensor(const Features& features, const at::TensorOptions& options) {
@@ -126,7 +128,7 @@ UpdateResult MnemosyneRule::update(at::TensorList grads, const State& state, at:
     const at::TensorOptions target = moments[i].m.options();
     const at::Tensor x = features_tensor(features[i], target);
     const at::Tensor z = controller_.to(target).matmul(x);
-    result.updates.push_back(corrected_update(moments[i], z, facts[i].rows));
+    result.updates.push_back(corrected_update(moments[i], z, facts[i].rows, options_.step_bound));
   }
   return result;
 }
@@ -154,7 +156,7 @@ void MnemosyneRule::step_(at::TensorList grads, State& state, at::TensorList par
   const at::Tensor weights = controller_.detach().to(at::kFloat).contiguous();
   for (size_t i = 0; i < params.size(); ++i) {
     apply_outputs(controller_outputs(weights.const_data_ptr<float>(), features[i]),
-                  coefficients[i]);
+                  options_.step_bound, coefficients[i]);
   }
   ops::apply_directions_(fused.items(), coefficients, sums);
   fused.finish();
@@ -181,6 +183,7 @@ const std::vector<std::string>& MnemosyneRule::output_names() { return controlle
 void bind(OptionVisitor& visit, MnemosyneRuleOptions& options) {
   bind(visit, options.base);
   visit("learned", options.learned);
+  visit("step_bound", options.step_bound);
 }
 
 std::string MnemosyneRule::options_json() const { return write_options(options_); }

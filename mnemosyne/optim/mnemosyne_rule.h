@@ -11,6 +11,7 @@ namespace mnemosyne::optim {
 struct MnemosyneRuleOptions {
   OrthogonalOptions base = {};  ///< The rule that the learned part corrects.
   bool learned = true;          ///< false leaves exactly the base rule.
+  double step_bound = 0.0;  ///< Largest change of the logarithm of a tensor's step; 0 leaves it.
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -25,20 +26,23 @@ struct MnemosyneRuleOptions {
 ///  2. **Controller.** K = 8 outputs z = W x from F = 18 bounded features x of the tensor (see
 ///     `feature_names`), four of them averages over all tensors of the step. From them
 ///
-///         step    s <- s exp(1.2 tanh z0)              between .30 and 3.3 times the base's
-///         blend   n <- n exp(1.5 tanh z1)              weight of g in d = m + n (g - m)
-///         mixture w = tanh(z2) / 2                     of the Adam-like direction a
+///         step    s <- s exp(B tanh z0)       B = step_bound
+///         blend   n <- n exp(1.5 tanh z1)     weight of g in d = m + n (g - m)
+///         mixture w = tanh(z2) / 2            of .2 a beside D, for a matrix
 ///         readouts c_k = 2 z_{3+k}, k = 0..4
 ///
-///  3. **Coordinates.** With D the base direction, a = m^ / (sqrt v^ + eps), u = 5 D for a matrix
-///  and D for
-///     a vector, gn = g / (sqrt v^ + eps) and soft(x) = x / (1 + |x|),
+///  3. **Coordinates.** With D the base direction, a = m^ / (sqrt v^ + eps), gn = g / (sqrt v^ +
+///  eps),
+///     u = 5 D for a matrix and D for a vector, share = v^ / (v^ + mean v^), soft(x) = x / (1 +
+///     |x|),
 ///
-///         h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (v^ / (v^ + mean v^) -
-///         1/2) p <- p - s (D + w a) (1 + 3/4 soft h)
+///         h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (share - 1/2)
+///         p <- p - s (D + w (.2 a - D)) (1 + 3/4 soft h)
 ///
-///     so that a coordinate moves between 1/4 and 7/4 of what its tensor does: the sign never
-///     changes.
+///     so that a coordinate moves between 1/4 and 7/4 of what its tensor does: no sign changes.
+///
+/// The default leaves the step alone (B = 0): controllers that may change it learn on small
+/// networks to take steps that are too long for larger ones (docs/results).
 ///
 /// With W = 0 every correction vanishes and the rule is the base rule. Nothing depends on the scale
 /// of the loss or on names of layers. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes

@@ -55,7 +55,7 @@ TaskPtr sample_quadratic(std::string name, Random& random) {
 
 TaskPtr sample_mlp(std::string name, Random& random) {
   const int64_t depth = random.between(1, 4);
-  const auto width = static_cast<int64_t>(random.log_uniform(8, 65));
+  const auto width = static_cast<int64_t>(random.log_uniform(8, 257));
   MlpOptions options{.sizes = {kPixels}, .activation = draw_activation(random)};
   options.sizes.insert(options.sizes.end(), depth, width);
   options.sizes.push_back(kClasses);
@@ -64,7 +64,7 @@ TaskPtr sample_mlp(std::string name, Random& random) {
 }
 
 TaskPtr sample_conv(std::string name, Random& random) {
-  const int64_t width = random.choose({4, 8, 12});
+  const int64_t width = random.choose({4, 8, 16, 24});
   const ConvNetOptions options{
       .widths = random.chance(0.5) ? std::vector{width} : std::vector{width, 2 * width},
       .activation = draw_activation(random)};
@@ -74,14 +74,15 @@ TaskPtr sample_conv(std::string name, Random& random) {
 
 TaskPtr sample_vit(std::string name, Random& random) {
   const int64_t patch = random.choose({2, 4});
-  const VitOptions options{.patch_size = patch,
-                           .transformer = {.width = random.choose({8, 16, 24}),
-                                           .heads = random.choose({1, 2, 4}),
-                                           .layers = random.between(1, patch == 2 ? 2 : 3),
-                                           .joint_projection = random.chance(0.3)}};
+  const VitOptions options{
+      .patch_size = patch,
+      .transformer = {.width = random.choose({8, 16, 32, patch == 2 ? 24 : 48}),
+                      .heads = random.choose({1, 2, 4}),
+                      .layers = random.between(1, patch == 2 ? 2 : 3),
+                      .joint_projection = random.chance(0.3)}};
   // Sixteen patches cost four times as much as four.
   return make_classification(std::move(name), make_vit(options), digits(),
-                             draw_digit_batches(random, 4, patch == 2 ? 16 : 32));
+                             draw_digit_batches(random, patch == 2 ? 2 : 4, patch == 2 ? 16 : 32));
 }
 
 TaskPtr sample_lm(std::string name, Random& random) {
@@ -89,7 +90,7 @@ TaskPtr sample_lm(std::string name, Random& random) {
   const SyntheticTextOptions text{.alphabet = random.between(16, 40), .length = 50'000};
   const TransformerLmOptions options{.vocabulary = text.alphabet,
                                      .context = context,
-                                     .transformer = {.width = random.choose({8, 16, 32}),
+                                     .transformer = {.width = random.choose({8, 16, 32, 48}),
                                                      .heads = random.choose({1, 2, 4}),
                                                      .layers = random.between(1, 2),
                                                      .causal = true,
@@ -100,7 +101,7 @@ TaskPtr sample_lm(std::string name, Random& random) {
 }
 
 TaskPtr sample_autoencoder(std::string name, Random& random) {
-  const int64_t hidden = random.choose({16, 32, 48}), code = random.between(2, 12);
+  const int64_t hidden = random.choose({16, 32, 64, 128}), code = random.between(2, 12);
   const MlpOptions options{.sizes = random.chance(0.4)
                                         ? std::vector{kPixels, code, kPixels}
                                         : std::vector{kPixels, hidden, code, hidden, kPixels},
@@ -114,7 +115,7 @@ TaskPtr sample_rnn_lm(std::string name, Random& random) {
       .alphabet = random.between(12, 48), .length = 50'000, .words = 150};
   const GruLmOptions options{.vocabulary = text.alphabet,
                              .embedding = random.choose({8, 16}),
-                             .hidden = random.choose({12, 24, 32})};
+                             .hidden = random.choose({16, 48, 96})};
   // Its own seeds: no language of the lm family appears here.
   const uint64_t seed = mix_seeds(random.bits(), 0x726e6e);
   return make_language_task(std::move(name), make_gru_lm(options),
@@ -132,16 +133,16 @@ TaskPtr sample_teacher(std::string name, Random& random) {
       .batch_size = random.choose({16, 32, 64}),
       .seed = random.bits()};
   std::vector<int64_t>& sizes = options.student.sizes;
-  sizes.insert(sizes.end(), random.between(1, 3), random.choose({16, 32, 64}));
+  sizes.insert(sizes.end(), random.between(1, 3), random.choose({16, 64, 256}));
   sizes.push_back(out);
   return make_teacher(std::move(name), options);
 }
 
 TaskPtr sample_mixer(std::string name, Random& random) {
   const MixerOptions options{.patch_size = random.choose({2, 4}),
-                             .width = random.choose({8, 16, 24}),
+                             .width = random.choose({16, 32, 64}),
                              .token_hidden = random.choose({8, 16}),
-                             .channel_hidden = random.choose({16, 32}),
+                             .channel_hidden = random.choose({32, 64}),
                              .layers = random.between(1, 2)};
   return make_classification(std::move(name), make_mixer(options), digits(),
                              draw_digit_batches(random, 4, 16));

@@ -103,8 +103,8 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], ["subcommand"]),
-        (["nope"], ["nope"]),
+        ([], ["commands", "none"]),
+        (["nope"], ["nope", "compare"]),
         (["train"], ["--task"]),
         (["train", "--task", "nope"], ["nope", "vit_digits"]),
         (["train", "--task", MLP, "--optimizer", "nope"], ["nope", "adamw"]),
@@ -122,6 +122,7 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["train", "--task", "conv_cifar", "--data", "/nowhere"], ["/nowhere"]),
         (["train", "--task", MLP, "--colour", "red"], ["--colour"]),
         (["train", "--config", "/nowhere.toml"], ["/nowhere.toml"]),
+        (["train", "--config", "/tmp"], ["/tmp"]),
         (["compare", "--task", f"{MLP}@x"], [f"{MLP}@x"]),
         (["compare", "--task", MLP, "--optimizers", "adamw@fast"], ["adamw@fast"]),
         (["compare", "--task", MLP, "--optimizers", "adamw,adamw"], ["adamw"]),
@@ -131,6 +132,8 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["info", "/dev/zero"], ["/dev/zero"]),
         (["evaluate", "--task", MLP, "--weights", "/etc/hostname"], ["/etc/hostname"]),
         (["bench"], ["subcommand"]),
+        (["meta-train", "--out", "/nowhere", "--cosine-rate", "maybe"], ["--cosine-rate", "maybe"]),
+        (["meta-train", "--out", "/nowhere", "--families", "nope"], ["families"]),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else None,
 )

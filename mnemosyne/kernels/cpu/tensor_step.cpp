@@ -74,7 +74,7 @@ void apply(const ApplyParams p) {
     const float inverse = 1.0f / (std::sqrt(v) + p.eps);
     const float adam = p.momentum_correction * p.momentum[i] * inverse;
     const float base = kDirection ? p.scale * p.direction[i] : p.scale * adam;
-    float update = base + p.mixture * adam;
+    float update = kDirection ? base + p.mixture * (0.2f * adam - base) : base;
     if constexpr (kCorrected) {
       // 5 = 1 / .2, the root mean square of an orthogonalised direction after scaling.
       const float u = kDirection ? 5.0f * base : base;
