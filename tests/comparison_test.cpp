@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 ComparisonOptions toy_comparison(const std::vector<std::string>& optimizers, bool tune) {
-  ComparisonOptions options{.cells = {{std::make_shared<testing::ToyTask>(), 60}},
+  ComparisonOptions options{.cells = {{std::make_shared<testing::LineTask>(), 60}},
                             .contenders = {},
                             .num_seeds = 2,
                             .num_tuning_seeds = 2};

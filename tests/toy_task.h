@@ -10,7 +10,7 @@
 namespace mnemosyne::testing {
 
 /// Noisy linear regression with four weights and a bias: trains in a millisecond.
-class ToyTask : public tasks::Task {
+class LineTask : public tasks::Task {
  public:
   std::string name() const override { return "toy"; }
   std::vector<std::string> param_names() const override { return {"weight", "bias"}; }

@@ -21,7 +21,7 @@ std::string fresh_folder(const std::string& name) {
 }
 
 TrainingOptions toy_training(const std::string& folder, const std::string& optimizer) {
-  return {.task = std::make_shared<testing::ToyTask>(),
+  return {.task = std::make_shared<testing::LineTask>(),
           .optimizer = parse_contender(optimizer, false),
           .num_steps = 60,
           .seed = 3,
