@@ -142,7 +142,7 @@ TEST(Comparison, CountsDivergences) {
 class StoredComparison : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = (fs::temp_directory_path() / "mnemosyne_test_comparison").string();
+    folder_ = testing::temporary_path("comparison");
     fs::remove_all(folder_);
   }
 

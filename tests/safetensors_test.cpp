@@ -11,9 +11,7 @@
 namespace mnemosyne::io {
 namespace {
 
-std::string temporary(const std::string& name) {
-  return (std::filesystem::temp_directory_path() / ("mnemosyne_test_" + name)).string();
-}
+std::string temporary(const std::string& name) { return testing::temporary_path(name); }
 
 // A file with this header and `data_bytes` zeros after it.
 std::string with_header(const std::string& header, size_t data_bytes) {

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <string>
 
 namespace mnemosyne::testing {
@@ -29,6 +31,12 @@ inline ::testing::AssertionResult close(const at::Tensor& actual, const at::Tens
   return ::testing::AssertionFailure()
          << "at flat index " << worst << ": " << a[worst].item<double>() << " instead of "
          << b[worst].item<double>();
+}
+
+/// A path for a test's own files; no two processes share one, as ctest runs tests side by side.
+inline std::string temporary_path(const std::string& name) {
+  const std::string unique = "mnemosyne_test_" + name + "_" + std::to_string(getpid());
+  return (std::filesystem::temp_directory_path() / unique).string();
 }
 
 /// Bit for bit the same values, dtype and shape.

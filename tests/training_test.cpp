@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string fresh_folder(const std::string& name) {
-  const fs::path folder = fs::temp_directory_path() / ("mnemosyne_test_" + name);
+  const fs::path folder = testing::temporary_path(name);
   fs::remove_all(folder);
   return folder.string();
 }
