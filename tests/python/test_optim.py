@@ -59,7 +59,7 @@ def test_it_trains(make):
     optimizer = make(model.parameters())
     before = make_loss(model, 1000).item()
     # The baseline LSTM is slow: it needs about twice as many steps as the others.
-    train(model, optimizer, 0, 240 if isinstance(optimizer, mnemosyne.optim.LSTM) else 60)
+    train(model, optimizer, 0, 240 if isinstance(optimizer, LSTM) else 60)
     assert make_loss(model, 1000).item() < 0.8 * before
 
 
