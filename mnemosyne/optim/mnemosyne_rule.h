@@ -45,8 +45,8 @@ struct MnemosyneRuleOptions {
 /// networks to take steps that are too long for larger ones (docs/results).
 ///
 /// With W = 0 every correction vanishes and the rule is the base rule. Nothing depends on names of
-/// layers, nor, as long as gradients are large against eps, on the scale of the loss. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes
-/// for matrices with `learned = false`).
+/// layers, nor, as long as gradients are large against eps, on the scale of the loss. State: 8
+/// bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned = false`).
 ///
 /// The associative memory over time is the method's (arXiv 2302.01128); base, controller and bounds
 /// are ours.
