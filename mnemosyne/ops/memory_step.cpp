@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "mnemosyne/ops/memory_step_fused.h"
+#include "mnemosyne/ops/recycled.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -59,7 +60,8 @@ MemoryStepOutputs new_outputs(const MemoryStepInputs& inputs) {
   MemoryStepOutputs outputs;
   for (size_t t = 0; t < inputs.grads.size(); ++t) {
     outputs.updates.push_back(at::empty_like(inputs.grads[t]));
-    outputs.memories.push_back(at::empty_like(inputs.memories[t]));
+    outputs.memories.push_back(inputs.memories[t].is_cpu() ? recycled_like(inputs.memories[t])
+                                                           : at::empty_like(inputs.memories[t]));
   }
   return outputs;
 }

@@ -3,13 +3,13 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <memory>
 
 #include "mnemosyne/kernels/memory_step.h"
+#include "mnemosyne/ops/recycled.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -219,7 +219,7 @@ MemoryStepGradients fused_backward_cpu(const MemoryStepInputs& inputs,
   const auto layout_size = static_cast<size_t>(kernels::memory_grad_layout(model.pointers).size);
   const auto scratch_size = static_cast<size_t>(kernels::memory_backward_scratch(model.pointers));
   std::vector<at::Tensor> memories;
-  for (const at::Tensor& memory : inputs.memories) memories.push_back(at::empty_like(memory));
+  for (const at::Tensor& memory : inputs.memories) memories.push_back(recycled_like(memory));
   std::vector<float> parts(spans.size() * layout_size);
   at::parallel_for(0, static_cast<int64_t>(spans.size()), grain(spans), [&](int64_t a, int64_t b) {
     const auto scratch = std::make_unique<float[]>(scratch_size);

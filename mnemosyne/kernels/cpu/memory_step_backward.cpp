@@ -99,6 +99,7 @@ void recompute_head(const MemoryStepParams& p, const Chunk& chunk, const Tape& t
       const int row = h * S::features(m) + r;
       const Vec written[kMemoryChannels] = {key[r] * grad, key[r] * square, key[r]};
       for (int c = 0; c < kMemoryChannels; ++c, from += p.size) {
+        prefetch(from);
         const Vec next = at::vec::fmadd(decay, load(from, lanes), written[c]);
         store(tape.memory[row * kMemoryChannels + c] + i, next);
         sums[c] = at::vec::fmadd(query[r], next, sums[c]);
@@ -288,7 +289,9 @@ Vec backward_memory(const MemoryStepBackwardParams& b, const Chunk& chunk, const
       const int channel = row * kMemoryChannels + c;
       const int64_t offset = channel * p.size + chunk.begin + i;
       Vec grad_next = query * by_sum[c];
+      prefetch(b.grad_memory + offset);
       if (b.grad_memory_out != nullptr) {
+        prefetch(b.grad_memory_out + offset);
         grad_next = grad_next + load(b.grad_memory_out + offset, lanes);
       }
       by_query = at::vec::fmadd(by_sum[c], load(tape.memory[channel] + i), by_query);

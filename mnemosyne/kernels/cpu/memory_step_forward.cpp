@@ -21,6 +21,7 @@ void write_and_read(const MemoryStepParams& p, const Chunk& chunk, int h) {
     for (int r = 0; r < S::features(m); ++r) {
       const Vec written[kMemoryChannels] = {key[r] * grad, key[r] * square, key[r]};
       for (int c = 0; c < kMemoryChannels; ++c, from += p.size, to += p.size) {
+        prefetch(from);
         const Vec next = at::vec::fmadd(decay, load(from, lanes), written[c]);
         store(to, next, lanes);
         sums[c] = at::vec::fmadd(query[r], next, sums[c]);
