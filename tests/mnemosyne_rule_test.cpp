@@ -177,8 +177,19 @@ TEST(MnemosyneRule, UpdateIsDifferentiableInTheController) {
   }
 }
 
+TEST(MnemosyneRule, RefusesStepBoundsOutOfRange) {
+  for (const double bound : {-0.1, 3.5, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_THROW(MnemosyneRule({.step_bound = bound}), InputError) << bound;
+  }
+}
+
 TEST(MnemosyneRule, RefusesWeightsOfAnotherShape) {
-  EXPECT_THROW(MnemosyneRule().with_weights({{"controller", at::zeros({3, 3})}}), InputError);
+  try {
+    MnemosyneRule().with_weights({{"controller", at::zeros({3, 3})}});
+    ADD_FAILURE() << "expected an InputError";
+  } catch (const InputError& error) {
+    EXPECT_STREQ(error.what(), "[mnemosyne] expected controller of shape [8, 18], got [3, 3]");
+  }
   EXPECT_THROW(MnemosyneRule().with_weights({{"other", at::zeros({3, 3})}}), InputError);
 }
 

@@ -1,6 +1,7 @@
 #include "mnemosyne/core/named_tensors.h"
 
 #include <ATen/ops/cat.h>
+#include <c10/util/StringUtil.h>
 
 #include "mnemosyne/core/error.h"
 
@@ -35,6 +36,20 @@ const at::Tensor& find(const NamedTensors& tensors, const std::string& name) {
     if (key == name) return tensor;
   }
   throw InputError("[weights] expected a tensor named \"" + name + "\", got none");
+}
+
+NamedTensors matching(const std::string& where, const NamedTensors& like,
+                      const NamedTensors& given) {
+  NamedTensors result;
+  for (const auto& [name, tensor] : like) {
+    const at::Tensor& own = find(given, name);
+    if (own.sizes() != tensor.sizes()) {
+      throw InputError("[" + where + "] expected " + name + " of shape " +
+                       c10::str(tensor.sizes()) + ", got " + c10::str(own.sizes()));
+    }
+    result.emplace_back(name, own);
+  }
+  return result;
 }
 
 }  // namespace mnemosyne

@@ -22,4 +22,9 @@ NamedTensors unflatten(const at::Tensor& flat, const NamedTensors& like);
 /// The tensor called `name`; InputError that names it when there is none.
 const at::Tensor& find(const NamedTensors& tensors, const std::string& name);
 
+/// The tensors of `given` that have the names of `like`, in its order. InputError where a name is
+/// missing or has another shape; `where` says whose weights they are.
+NamedTensors matching(const std::string& where, const NamedTensors& like,
+                      const NamedTensors& given);
+
 }  // namespace mnemosyne

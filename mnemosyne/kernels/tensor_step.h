@@ -41,7 +41,7 @@ struct BlendParams {
 
 constexpr int kNumReadouts = 5;
 
-/// p <- p (1 - decay) - step f (d + mixture (.2 a - d)): see optim/mnemosyne_rule.h for a and f.
+/// p <- p (1 - decay) - step f (d + mixture (rms a - d)): see optim/mnemosyne_rule.h for a and f.
 ///
 /// Without `direction` d is a itself. Without `second_moment` a is absent and f = 1.
 struct ApplyParams {
@@ -53,13 +53,15 @@ struct ApplyParams {
   int64_t size;
   float step;
   float decay;
-  float scale;                ///< of the direction, to a root mean square of about .2
-  float mixture;              ///< of .2 a in a matrix' direction
+  float scale;  ///< of the direction, to a root mean square of about `rms`
+  float rms;
+  float mixture;              ///< of rms a in a matrix' direction
   float momentum_correction;  ///< 1 / (1 - b1^t)
   float second_correction;    ///< 1 / (1 - b2^t)
   float eps;
   float mean_second_moment;  ///< of the tensor, bias-corrected
   bool corrected;            ///< whether the read-outs below are used
+  float bound;               ///< of their effect: f is in 1 - bound to 1 + bound
   float readouts[kNumReadouts];
 };
 

@@ -87,11 +87,13 @@ kernels::ApplyParams apply_params(const TensorStepItem& item, const TensorCoeffi
   p.step = static_cast<float>(c.step);
   p.decay = static_cast<float>(c.decay);
   p.scale = 1.0f;
+  p.rms = static_cast<float>(kDirectionRms);
   p.mixture = static_cast<float>(c.mixture);
   p.momentum_correction = static_cast<float>(c.momentum_correction);
   p.second_correction = static_cast<float>(c.second_correction);
   p.eps = static_cast<float>(c.eps);
   p.corrected = c.corrected;
+  p.bound = static_cast<float>(kReadoutBound);
   for (int k = 0; k < kNumReadouts; ++k) p.readouts[k] = static_cast<float>(c.readouts[k]);
   return p;
 }
@@ -139,7 +141,7 @@ void apply_directions_(const std::vector<TensorStepItem>& items,
     if (item.rows > 0) {
       p.direction = own.values.data() + own.offsets[chunk.item] + chunk.begin;
       const int64_t longer = std::max(item.rows, size / item.rows);
-      p.scale = static_cast<float>(0.2 * std::sqrt(static_cast<double>(longer)));
+      p.scale = static_cast<float>(kDirectionRms * std::sqrt(static_cast<double>(longer)));
     }
     if (!sums.empty()) {
       p.mean_second_moment =

@@ -10,6 +10,12 @@ namespace mnemosyne::ops {
 /// Number of per-coordinate read-outs that correct a direction (optim/mnemosyne_rule.h).
 inline constexpr int kNumReadouts = 5;
 
+/// Root mean square of an orthogonalised direction after scaling, that of a typical Adam step.
+inline constexpr double kDirectionRms = 0.2;
+
+/// A read-out changes a coordinate's step by at most this fraction.
+inline constexpr double kReadoutBound = 0.75;
+
 /// Scalars of one tensor in one step: everything a per-tensor controller may look at.
 struct TensorSums {
   double grad_dot_momentum = 0.0;  ///< <g, m> with m before the step
@@ -31,7 +37,7 @@ struct TensorCoefficients {
   double step = 0.0;       ///< step size
   double decay = 0.0;      ///< p shrinks by this fraction
   double blend = 0.05;     ///< weight of g in the orthogonalised m + blend (g - m)
-  double mixture = 0.0;    ///< weight of the Adam-like direction beside a matrix' own
+  double mixture = 0.0;    ///< weight of kDirectionRms a beside a matrix' own direction
   bool corrected = false;  ///< whether `readouts` are used
   std::array<double, kNumReadouts> readouts = {};
 };

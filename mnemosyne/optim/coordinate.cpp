@@ -117,14 +117,7 @@ ParamState CoordinateRule::init(const at::Tensor& param) const {
 
 std::shared_ptr<UpdateRule> CoordinateRule::with_weights(const NamedTensors& weights) const {
   auto rule = std::make_shared<CoordinateRule>(*this);
-  for (auto& [name, tensor] : rule->weights_) {
-    const at::Tensor& given = find(weights, name);
-    if (given.sizes() != tensor.sizes()) {
-      throw InputError("[" + this->name() + "] expected " + name + " of shape " +
-                       c10::str(tensor.sizes()) + ", got " + c10::str(given.sizes()));
-    }
-    tensor = given;
-  }
+  rule->weights_ = matching(name(), weights_, weights);
   return rule;
 }
 

@@ -237,14 +237,7 @@ void LstmRule::step_(at::TensorList grads, State& state, at::TensorList params,
 
 std::shared_ptr<UpdateRule> LstmRule::with_weights(const NamedTensors& weights) const {
   auto rule = std::make_shared<LstmRule>(*this);
-  for (auto& [name, tensor] : rule->weights_) {
-    const at::Tensor& given = find(weights, name);
-    if (given.sizes() != tensor.sizes()) {
-      throw InputError("[" + this->name() + "] expected " + name + " of shape " +
-                       c10::str(tensor.sizes()) + ", got " + c10::str(given.sizes()));
-    }
-    tensor = given;
-  }
+  rule->weights_ = matching(name(), weights_, weights);
   return rule;
 }
 

@@ -9,6 +9,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/controller.h"
+#include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
@@ -17,6 +18,7 @@ namespace {
 enum Slot { kStep, kMomentum, kSecondMoment, kSignals };
 
 constexpr char kControllerName[] = "controller";
+constexpr double kLargestStepBound = 3.0;
 
 at::Tensor soft(const at::Tensor& x) { return x / (1.0 + x.abs()); }
 
@@ -68,12 +70,12 @@ at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t 
   const at::Tensor a = tensor.m * c.momentum_correction / root;
   const at::Tensor base =
       rows > 0 ? orthogonal_direction(tensor.m + blend * (tensor.g - tensor.m), rows) : a;
-  const at::Tensor u = rows > 0 ? 5.0 * base : base;
+  const at::Tensor u = rows > 0 ? base / ops::kDirectionRms : base;
   const at::Tensor share = v / (v + v.mean() + 1e-30) - 0.5;
   const at::Tensor h = kReadoutScale * (z[3] * soft(u * a) + z[4] * soft(u * (tensor.g / root)) +
                                         z[5] * soft(a.abs()) + z[6] * soft(u.abs()) + z[7] * share);
-  const at::Tensor mixed = rows > 0 ? base + mixture * (0.2 * a - base) : base;
-  return step * mixed * (1.0 + 0.75 * soft(h)) + c.decay * tensor.p;
+  const at::Tensor mixed = rows > 0 ? base + mixture * (ops::kDirectionRms * a - base) : base;
+  return step * mixed * (1.0 + ops::kReadoutBound * soft(h)) + c.decay * tensor.p;
 }
 
 at::Tensor features_tensor(const Features& features, const at::TensorOptions& options) {
@@ -85,6 +87,8 @@ at::Tensor features_tensor(const Features& features, const at::TensorOptions& op
 
 MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options, at::Tensor controller)
     : options_(options), base_(options.base), controller_(std::move(controller)) {
+  check_option(options.step_bound >= 0.0 && options.step_bound <= kLargestStepBound, "mnemosyne",
+               "step_bound in [0, 3]", options.step_bound);
   if (!controller_.defined()) controller_ = at::zeros({kNumOutputs, kNumFeatures}, at::kFloat);
   TORCH_CHECK(controller_.dim() == 2 && controller_.size(0) == kNumOutputs &&
                   controller_.size(1) == kNumFeatures,
@@ -165,13 +169,8 @@ void MnemosyneRule::step_(at::TensorList grads, State& state, at::TensorList par
 NamedTensors MnemosyneRule::weights() const { return {{kControllerName, controller_}}; }
 
 std::shared_ptr<UpdateRule> MnemosyneRule::with_weights(const NamedTensors& weights) const {
-  const at::Tensor& controller = find(weights, kControllerName);
-  if (controller.sizes() != controller_.sizes()) {
-    throw InputError("[mnemosyne] expected \"controller\" of shape [" +
-                     std::to_string(kNumOutputs) + ", " + std::to_string(kNumFeatures) +
-                     "], got another");
-  }
-  return std::make_shared<MnemosyneRule>(options_, controller);
+  const NamedTensors own = matching(name(), this->weights(), weights);
+  return std::make_shared<MnemosyneRule>(options_, own[0].second);
 }
 
 const std::vector<std::string>& MnemosyneRule::feature_names() {

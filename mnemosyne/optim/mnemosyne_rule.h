@@ -11,7 +11,7 @@ namespace mnemosyne::optim {
 struct MnemosyneRuleOptions {
   OrthogonalOptions base = {};  ///< The rule that the learned part corrects.
   bool learned = true;          ///< false leaves exactly the base rule.
-  double step_bound = 0.0;  ///< Largest change of the logarithm of a tensor's step; 0 leaves it.
+  double step_bound = 0.0;      ///< Largest change of a tensor's log step, 0 to 3; 0 leaves it.
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -19,30 +19,25 @@ struct MnemosyneRuleOptions {
 /// Two memories a coordinate, m and v (discounts b1 and b2: associative memories with constant
 /// features, spec section 2), and a few running signals a tensor. In each step
 ///
-///  1. **Signals.** Per tensor, from sums that the moments' pass yields: the cosine between g and m
-///  averaged
-///     over about 5 and 50 steps, the logarithm of |g| likewise, and the largest slow average so
-///     far.
-///  2. **Controller.** K = 8 outputs z = W x from F = 18 bounded features x of the tensor (see
-///     `feature_names`), four of them averages over all tensors of the step. From them
+///   1. Signals. Per tensor, from sums that the moments' pass yields: the cosine between g and m
+///      averaged over about 5 and 50 steps, the logarithm of |g| likewise, and the largest slow
+///      average so far.
+///   2. Controller. K = 8 outputs z = W x from F = 18 bounded features x of the tensor (see
+///      `feature_names`), four of them averages over all tensors of the step. From them
 ///
-///         step    s <- s exp(B tanh z0)       B = step_bound
-///         blend   n <- n exp(1.5 tanh z1)     weight of g in d = m + n (g - m)
-///         mixture w = tanh(z2) / 2            of .2 a beside D, for a matrix
-///         readouts c_k = 2 z_{3+k}, k = 0..4
+///          step     s <- s exp(B tanh z0)        B = step_bound
+///          blend    n <- n exp(1.5 tanh z1)      weight of g in d = m + n (g - m)
+///          mixture  w = tanh(z2) / 2             of r a beside D, for a matrix
+///          readouts c_k = 2 z_{3+k}              k = 0..4
 ///
-///  3. **Coordinates.** With D the base direction, a = m^ / (sqrt v^ + eps), gn = g / (sqrt v^ +
-///  eps),
-///     u = 5 D for a matrix and D for a vector, share = v^ / (v^ + mean v^), soft(x) = x / (1 +
-///     |x|),
+///   3. Coordinates. With D the base direction, r = .2 its root mean square (kDirectionRms),
+///      a = m^ / (sqrt v^ + eps), gn = g / (sqrt v^ + eps), u = D / r for a matrix and D for a
+///      vector, share = v^ / (v^ + mean v^), soft(x) = x / (1 + |x|),
 ///
-///         h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (share - 1/2)
-///         p <- p - s (D + w (.2 a - D)) (1 + 3/4 soft h)
+///          h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (share - 1/2)
+///          p <- p - s (D + w (r a - D)) (1 + 3/4 soft h)
 ///
-///     so that a coordinate moves between 1/4 and 7/4 of what its tensor does: no sign changes.
-///
-/// The default leaves the step alone (B = 0): controllers that may change it learn on small
-/// networks to take steps that are too long for larger ones (docs/results).
+///      so that a coordinate moves between 1/4 and 7/4 of what its tensor does: no sign changes.
 ///
 /// With W = 0 every correction vanishes and the rule is the base rule. Nothing depends on names of
 /// layers, nor, as long as gradients are large against eps, on the scale of the loss. State: 8

@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
@@ -68,7 +69,8 @@ ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, cons
 at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows) {
   const at::Tensor matrix = d.detach().reshape({rows, -1});
   const double longer = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
-  return (0.2 * std::sqrt(longer) * ops::orthogonalize_reference(matrix)).view(d.sizes());
+  return (ops::kDirectionRms * std::sqrt(longer) * ops::orthogonalize_reference(matrix))
+      .view(d.sizes());
 }
 
 OrthogonalRule::OrthogonalRule(OrthogonalOptions options) : options_(options) { validate(options); }
@@ -134,32 +136,6 @@ void bind(OptionVisitor& visit, OrthogonalOptions& options) {
 std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json) {
   return std::make_shared<OrthogonalRule>(
       read_options<OrthogonalOptions>("orthogonal", options_json));
-}
-
-bool FusedStep::supports(at::TensorList grads, at::TensorList params) {
-  const auto fits = [](const at::Tensor& t) {
-    return t.device().is_cpu() && t.layout() == at::kStrided && t.scalar_type() != at::kDouble;
-  };
-  return std::all_of(params.begin(), params.end(), fits) &&
-         std::all_of(grads.begin(), grads.end(), fits);
-}
-
-FusedStep::FusedStep(at::TensorList grads, State& state, at::TensorList params) : params_(params) {
-  for (size_t i = 0; i < params.size(); ++i) {
-    *state[i][0].mutable_data_ptr<int64_t>() += 1;
-    ops::TensorStepItem& item = items_.emplace_back();
-    item.param = params[i].detach().to(at::kFloat).contiguous();
-    item.grad = grads[i].detach().to(at::kFloat).contiguous();
-    item.momentum = state[i][1];
-    if (state[i][2].numel() == params[i].numel()) item.second_moment = state[i][2];
-    item.rows = matrix_rows(params[i]);
-  }
-}
-
-void FusedStep::finish() {
-  for (size_t i = 0; i < items_.size(); ++i) {
-    if (!items_[i].param.is_alias_of(params_[i])) params_[i].copy_(items_[i].param);
-  }
 }
 
 }  // namespace mnemosyne::optim

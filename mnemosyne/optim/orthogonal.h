@@ -12,14 +12,13 @@ namespace mnemosyne::optim {
 class OptionVisitor;
 
 struct OrthogonalOptions {
-  double lr = 1e-2;           ///< Step size before the schedule; StepOptions::lr multiplies it.
-  double momentum = 0.95;     ///< Decay of the momentum of a matrix.
-  double beta1 = 0.9;         ///< Decay of the momentum of a vector.
-  double beta2 = 0.99;        ///< Decay of the second moment.
-  double eps = 1e-8;          ///< Beside the root of the second moment.
-  int64_t warmup_steps = 10;  ///< The step size grows linearly over the first ones.
-  double decay_steps =
-      100.0;  ///< Without num_steps: the step falls as 1 / sqrt(1 + t / decay_steps).
+  double lr = 1e-2;            ///< Step size before the schedule; StepOptions::lr multiplies it.
+  double momentum = 0.95;      ///< Decay of the momentum of a matrix.
+  double beta1 = 0.9;          ///< Decay of the momentum of a vector.
+  double beta2 = 0.99;         ///< Decay of the second moment.
+  double eps = 1e-8;           ///< Beside the root of the second moment.
+  int64_t warmup_steps = 10;   ///< The step size grows linearly over the first ones.
+  double decay_steps = 100.0;  ///< Without num_steps the step is / sqrt(1 + t / decay_steps).
 };
 
 /// Orthogonalised momentum on matrices, Adam on the rest, and a schedule that needs no tuning.
@@ -80,25 +79,5 @@ ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, cons
 
 /// d of any shape -> .2 sqrt(max(rows, columns)) orthogonalize(d), in d's shape; detached.
 at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows);
-
-/// A parameter list ready for the fused kernels: contiguous float32 stand-ins where a parameter or
-/// gradient is anything else, written back by `finish`.
-class FusedStep {
- public:
-  /// Whether all tensors can go through the fused kernels (on the CPU, not float64).
-  static bool supports(at::TensorList grads, at::TensorList params);
-
-  /// `state[i]` holds step, momentum and second moment at 0, 1 and 2; step counters are advanced.
-  FusedStep(at::TensorList grads, State& state, at::TensorList params);
-
-  const std::vector<ops::TensorStepItem>& items() const { return items_; }
-
-  /// Copies stand-ins back into the parameters.
-  void finish();
-
- private:
-  at::TensorList params_;
-  std::vector<ops::TensorStepItem> items_;
-};
 
 }  // namespace mnemosyne::optim

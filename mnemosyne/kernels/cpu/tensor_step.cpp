@@ -74,16 +74,15 @@ void apply(const ApplyParams p) {
     const float inverse = 1.0f / (std::sqrt(v) + p.eps);
     const float adam = p.momentum_correction * p.momentum[i] * inverse;
     const float base = kDirection ? p.scale * p.direction[i] : p.scale * adam;
-    float update = kDirection ? base + p.mixture * (0.2f * adam - base) : base;
+    float update = kDirection ? base + p.mixture * (p.rms * adam - base) : base;
     if constexpr (kCorrected) {
-      // 5 = 1 / .2, the root mean square of an orthogonalised direction after scaling.
-      const float u = kDirection ? 5.0f * base : base;
+      const float u = kDirection ? base / p.rms : base;
       const float g = p.grad[i] * inverse;
       const float h = p.readouts[0] * softsign(u * adam) + p.readouts[1] * softsign(u * g) +
                       p.readouts[2] * softsign(std::fabs(adam)) +
                       p.readouts[3] * softsign(std::fabs(u)) +
                       p.readouts[4] * (v / (v + p.mean_second_moment + 1e-30f) - 0.5f);
-      update *= 1.0f + 0.75f * softsign(h);
+      update *= 1.0f + p.bound * softsign(h);
     }
     p.param[i] = keep * p.param[i] - p.step * update;
   }
