@@ -110,31 +110,24 @@ std::vector<at::Tensor> Rollout::evaluation_params() const {
   return result;
 }
 
-std::vector<float> Rollout::validation_loss() const {
+std::vector<float> Rollout::validation_mean(Measure measure) const {
   const at::NoGradGuard no_grad;
+  const std::vector<tasks::Batch> batches = task_->validation_batches();
+  if (batches.empty()) return {};
   const std::vector<at::Tensor> params = evaluation_params();
   at::Tensor total;
-  const std::vector<tasks::Batch> batches = task_->validation_batches();
   for (const tasks::Batch& batch : batches) {
-    const at::Tensor loss = task_->loss(params, batch);
-    total = total.defined() ? total + loss : loss;
+    const at::Tensor value = ((*task_).*measure)(params, batch);
+    if (!value.defined()) return {};
+    total = total.defined() ? total + value : value;
   }
-  return total.defined() ? to_vector(total / static_cast<double>(batches.size()))
-                         : std::vector<float>{};
+  return to_vector(total / static_cast<double>(batches.size()));
 }
 
+std::vector<float> Rollout::validation_loss() const { return validation_mean(&tasks::Task::loss); }
+
 std::vector<float> Rollout::validation_accuracy() const {
-  const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> params = evaluation_params();
-  at::Tensor total;
-  const std::vector<tasks::Batch> batches = task_->validation_batches();
-  for (const tasks::Batch& batch : batches) {
-    const at::Tensor accuracy = task_->accuracy(params, batch);
-    if (!accuracy.defined()) return {};
-    total = total.defined() ? total + accuracy : accuracy;
-  }
-  return total.defined() ? to_vector(total / static_cast<double>(batches.size()))
-                         : std::vector<float>{};
+  return validation_mean(&tasks::Task::accuracy);
 }
 
 NamedTensors Rollout::checkpoint() const {

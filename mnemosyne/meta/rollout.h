@@ -61,6 +61,8 @@ class Rollout {
 
  private:
   std::vector<at::Tensor> gradients(at::Tensor& losses) const;
+  using Measure = at::Tensor (tasks::Task::*)(at::TensorList params, const tasks::Batch&) const;
+  std::vector<float> validation_mean(Measure measure) const;
 
   std::shared_ptr<const tasks::Task> task_;
   std::vector<Member> members_;

@@ -3,25 +3,17 @@
 #include <utility>
 
 #include "mnemosyne/tasks/layers.h"
+#include "mnemosyne/tasks/model_task.h"
 
 namespace mnemosyne::tasks {
 namespace {
 
 /// What classification and reconstruction have in common: a model and its images.
-class ImageTask : public Task {
+class ImageTask : public ModelTask {
  public:
   ImageTask(std::string name, std::shared_ptr<const Model> model,
             std::shared_ptr<const ImageData> data, const ImageBatchOptions& options)
-      : name_(std::move(name)),
-        model_(std::move(model)),
-        data_(std::move(data)),
-        options_(options) {}
-
-  std::string name() const override { return name_; }
-
-  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
-
-  std::vector<std::string> param_names() const override { return model_->params().names(); }
+      : ModelTask(std::move(name), std::move(model)), data_(std::move(data)), options_(options) {}
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
     return image_stream(data_, options_, seed);
@@ -31,12 +23,7 @@ class ImageTask : public Task {
     return image_validation(*data_, options_);
   }
 
- protected:
-  const Model& model() const { return *model_; }
-
  private:
-  std::string name_;
-  std::shared_ptr<const Model> model_;
   std::shared_ptr<const ImageData> data_;
   ImageBatchOptions options_;
 };

@@ -8,6 +8,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/tasks/epochs.h"
 #include "mnemosyne/tasks/layers.h"
+#include "mnemosyne/tasks/model_task.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
@@ -60,20 +61,11 @@ class TextStream : public BatchStream {
   Epochs epochs_;
 };
 
-class LanguageTask : public Task {
+class LanguageTask : public ModelTask {
  public:
   LanguageTask(std::string name, std::shared_ptr<const Model> model,
                std::shared_ptr<const TextData> data, const LanguageTaskOptions& options)
-      : name_(std::move(name)),
-        model_(std::move(model)),
-        data_(std::move(data)),
-        options_(options) {}
-
-  std::string name() const override { return name_; }
-
-  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
-
-  std::vector<std::string> param_names() const override { return model_->params().names(); }
+      : ModelTask(std::move(name), std::move(model)), data_(std::move(data)), options_(options) {}
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
     return std::make_unique<TextStream>(data_, options_, seed);
@@ -95,16 +87,14 @@ class LanguageTask : public Task {
   }
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    return stacked_cross_entropy(model_->forward(params, batch[0]), batch[1]);
+    return stacked_cross_entropy(model().forward(params, batch[0]), batch[1]);
   }
 
   at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
-    return stacked_accuracy(model_->forward(params, batch[0]), batch[1]);
+    return stacked_accuracy(model().forward(params, batch[0]), batch[1]);
   }
 
  private:
-  std::string name_;
-  std::shared_ptr<const Model> model_;
   std::shared_ptr<const TextData> data_;
   LanguageTaskOptions options_;
 };

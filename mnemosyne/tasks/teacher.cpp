@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/tasks/model_task.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
@@ -82,19 +83,12 @@ class TeacherStream : public BatchStream {
   uint64_t seed_;
 };
 
-class TeacherTask : public Task {
+class TeacherTask : public ModelTask {
  public:
   TeacherTask(std::string name, const TeacherOptions& options)
-      : name_(std::move(name)),
+      : ModelTask(std::move(name), make_mlp(options.student)),
         options_(options),
-        model_(make_mlp(options.student)),
         data_(std::make_shared<const TeacherData>(options)) {}
-
-  std::string name() const override { return name_; }
-
-  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
-
-  std::vector<std::string> param_names() const override { return model_->params().names(); }
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
     return std::make_unique<TeacherStream>(data_, options_, seed);
@@ -105,20 +99,18 @@ class TeacherTask : public Task {
   }
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    const at::Tensor outputs = model_->forward(params, batch[0]);
+    const at::Tensor outputs = model().forward(params, batch[0]);
     return options_.classify ? stacked_cross_entropy(outputs, batch[1])
                              : stacked_squared_error(outputs, batch[1]);
   }
 
   at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
     if (!options_.classify) return {};
-    return stacked_accuracy(model_->forward(params, batch[0]), batch[1]);
+    return stacked_accuracy(model().forward(params, batch[0]), batch[1]);
   }
 
  private:
-  std::string name_;
   TeacherOptions options_;
-  std::shared_ptr<const Model> model_;
   std::shared_ptr<const TeacherData> data_;
 };
 
