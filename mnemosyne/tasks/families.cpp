@@ -54,8 +54,8 @@ TaskPtr sample_quadratic(std::string name, Random& random) {
 }
 
 TaskPtr sample_mlp(std::string name, Random& random) {
-  const int64_t depth = random.between(1, 4);
-  const auto width = static_cast<int64_t>(random.log_uniform(8, 257));
+  const int64_t depth = random.between(1, 7);
+  const auto width = static_cast<int64_t>(random.log_uniform(8, depth > 3 ? 97 : 257));
   MlpOptions options{.sizes = {kPixels}, .activation = draw_activation(random)};
   options.sizes.insert(options.sizes.end(), depth, width);
   options.sizes.push_back(kClasses);
@@ -108,6 +108,25 @@ TaskPtr sample_autoencoder(std::string name, Random& random) {
                            .activation = draw_activation(random)};
   return make_reconstruction(std::move(name), make_mlp(options), digits(),
                              {.batch_size = random.choose({8, 16, 32, 64})});
+}
+
+/// Smooth random functions of normal inputs, fresh ones in every step, mostly with noise: nothing
+/// to interpolate, and networks far wider than their task asks for.
+TaskPtr sample_function(std::string name, Random& random) {
+  const int64_t in = random.between(4, 48), out = random.between(1, 12);
+  const bool classify = out > 1 && random.chance(0.4);
+  TeacherOptions options{.teacher = {.sizes = {in, random.choose({32, 64, 128}), out},
+                                     .activation = Activation::kSine},
+                         .student = {.sizes = {in}, .activation = draw_activation(random)},
+                         .classify = classify,
+                         .target_noise = random.chance(0.7) ? random.uniform(0.05, 1.0) : 0.0,
+                         .batch_size = random.choose({16, 32, 64, 128}),
+                         .seed = mix_seeds(random.bits(), 0x66756e)};
+  std::vector<int64_t>& sizes = options.student.sizes;
+  const auto width = static_cast<int64_t>(random.log_uniform(16, 193));
+  sizes.insert(sizes.end(), random.between(1, 5), width);
+  sizes.push_back(out);
+  return make_teacher(std::move(name), options);
 }
 
 TaskPtr sample_rnn_lm(std::string name, Random& random) {
@@ -181,7 +200,8 @@ Families meta_training_families() {
           family("conv", sample_conv),
           family("vit", sample_vit),
           family("lm", sample_lm),
-          family("autoencoder", sample_autoencoder)};
+          family("autoencoder", sample_autoencoder),
+          family("function", sample_function)};
 }
 
 Families validation_families() {

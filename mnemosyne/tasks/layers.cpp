@@ -103,6 +103,8 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
       return at::tanh(x);
     case Activation::kGelu:
       return at::gelu(x);
+    case Activation::kSine:
+      return x.sin();
     case Activation::kSigmoid:
       return at::sigmoid(x);
   }

@@ -48,7 +48,7 @@ at::Tensor stacked_squared_error(const at::Tensor& predictions, const at::Tensor
 /// Fraction of rows whose largest logit is the target's: [P].
 at::Tensor stacked_accuracy(const at::Tensor& logits, const at::Tensor& targets);
 
-enum class Activation { kRelu, kTanh, kGelu, kSigmoid };
+enum class Activation { kRelu, kTanh, kGelu, kSigmoid, kSine };
 
 at::Tensor activate(const at::Tensor& x, Activation activation);
 
