@@ -90,6 +90,7 @@ void MetaConfig::validate() const {
   require_at_least(smoothing, 1, "smoothing");
   require_fraction(validation_loss_weight, "validation_loss_weight");
   require_positive(loss_floor, "loss_floor");
+  require_positive(validation_floor, "validation_floor");
   require_at_least(window, 1, "window");
   require_at_least(truncated_tasks, 1, "truncated_tasks");
   require_fraction(imitation_fraction, "imitation_fraction");
@@ -142,6 +143,7 @@ ValidationOptions validation_options(const MetaConfig& config) {
                             .worst_weight = config.worst_weight,
                             .fitness = fitness_options(config)};
   options.fitness.final_weight = 1.0;
+  options.fitness.loss_floor = config.validation_floor;
   return options;
 }
 

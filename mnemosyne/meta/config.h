@@ -59,6 +59,7 @@ struct MetaConfig {
   int64_t validate_every = 25;
   int64_t validation_tasks = 1;
   double validation_length_factor = 2.0;
+  double validation_floor = 1e-2;
   double worst_weight = 0.5;
   int64_t checkpoint_every = 25;
 
@@ -116,6 +117,8 @@ void visit_fields(Config& c, Visit&& visit) {
   visit("validation_tasks", c.validation_tasks, "tasks per validation family");
   visit("validation_length_factor", c.validation_length_factor,
         "length of validation runs as a multiple of the horizon");
+  visit("validation_floor", c.validation_floor,
+        "fraction of the first loss that counts as zero in a validation");
   visit("worst_weight", c.worst_weight, "weight of the worst validation task beside the mean");
   visit("checkpoint_every", c.checkpoint_every, "outer steps between checkpoints");
 }

@@ -16,7 +16,9 @@ struct ValidationOptions {
   int64_t tasks_per_family = 1;
   double length_factor = 2.0;  ///< Runs are this many times as long as the current horizon.
   double worst_weight = 0.5;   ///< Score = mean + worst_weight * worst.
-  FitnessOptions fitness = {.final_weight = 1.0};
+  /// The floor keeps the noise of a loss near zero, a factor of five from step to step, from
+  /// deciding.
+  FitnessOptions fitness = {.final_weight = 1.0, .loss_floor = 1e-2};
 };
 
 /// How a rule does on the validation tasks beside a reference, lower is better, 0 is equal.
