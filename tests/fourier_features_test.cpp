@@ -43,7 +43,7 @@ TEST(FourierFeatures, SumIsTheFormula) {
 
 TEST(FourierFeatures, SplitKeepsBothSidesSmallAndTheGradientAtZero) {
   SpectralSum sum = some_sum(1, true);
-  sum.cosine = at::tensor({{0.0, 1e-8, 4.0}, {-4.0, 0.01, 0.0}}, at::kDouble);
+  sum.cosine = at::tensor({0.0, 1e-8, 4.0, -4.0, 0.01, 0.0}, at::kDouble).view({2, 3});
   sum.sine = at::zeros_like(sum.cosine);
   const PositionFeatures features = fourier_features(sum, testing::line(3));
   EXPECT_LE(features.query.abs().max().item<double>(), 2.0 + 1e-6);

@@ -216,7 +216,7 @@ TEST(FourierPositionEstimates, PositiveFeaturesAreUnbiasedOnlyForTheEstimatedMas
   Options fixed = four;
   fixed.num_frequencies = 4;
   const FourierPosition position = make_position(fixed);
-  const auto features = position->features(at::tensor({{0.0}, {1.5}}, at::kDouble));
+  const auto features = position->features(at::tensor({0.0, 1.5}, at::kDouble).unsqueeze(-1));
   at::manual_seed(7);
   const at::Tensor q = at::randn({4}, at::kDouble) * 0.3, k = at::randn({4}, at::kDouble) * 0.3;
   const at::Tensor left = at::cat({q, features.query[0][1]}),

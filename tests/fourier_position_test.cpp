@@ -222,7 +222,9 @@ TEST(FourierPosition, FactorIsExactOnTheGridWithAllWavesAndBetterWithMore) {
     const double error = (product(features) - exact).square().sum().item<double>();
     EXPECT_LT(error, before);
     before = error;
-    if (waves == 16) EXPECT_LT(error, 1e-20);
+    if (waves == 16) {
+      EXPECT_LT(error, 1e-20);
+    }
     const at::Tensor weight = at::randn({2, 17, 17}, at::kDouble);
     EXPECT_TRUE(gradients_agree([&] { return (product(position->features(x)) * weight).sum(); },
                                 position->parameters()));
@@ -327,7 +329,7 @@ TEST(FourierPosition, WidthsAreLogSpacedAndCountInScaledPositions) {
                                                   .initial_amplitude = 1.0});
   const auto& spectrum = dynamic_cast<const MixtureSpectrum&>(position->spectrum());
   const at::Tensor width = (-spectrum.log_sigma).exp() / (2.0 * M_PI);
-  EXPECT_TRUE(close(width, at::tensor({{1.0, 4.0, 16.0}}, at::kDouble), {1e-6, 0.0}));
+  EXPECT_TRUE(close(width, at::tensor({1.0, 4.0, 16.0}, at::kDouble).unsqueeze(0), {1e-6, 0.0}));
   const FourierPosition unscaled = make_position(
       {.num_components = 3, .min_width = 1.0, .max_width = 16.0, .initial_amplitude = 1.0});
   EXPECT_TRUE(close(position->mask(line(5)), unscaled->mask(line(5) * 2.0), {1e-12, 1e-12}));

@@ -42,14 +42,14 @@ at::Tensor mixture_mask(FourierPositionOptions options) {
   MixtureSpectrum spectrum(options);
   spectrum.to(at::kDouble);
   const at::NoGradGuard no_grad;
-  spectrum.amplitude.copy_(at::tensor({{0.7, -0.4, 0.2}}, at::kDouble));
-  spectrum.log_sigma.copy_(at::tensor({{0.05, 0.11, 0.3}}, at::kDouble).log());
+  spectrum.amplitude.copy_(at::tensor({0.7, -0.4, 0.2}, at::kDouble).unsqueeze(0));
+  spectrum.log_sigma.copy_(at::tensor({0.05, 0.11, 0.3}, at::kDouble).unsqueeze(0).log());
   if (options.rotation_invariant) {
-    spectrum.centre.copy_(at::tensor({{0.1, 0.25, 0.4}}, at::kDouble));
+    spectrum.centre.copy_(at::tensor({0.1, 0.25, 0.4}, at::kDouble).unsqueeze(0));
   } else if (spectrum.centre.defined()) {
     spectrum.centre.copy_(centres(options.position_dim).unsqueeze(0));
   }
-  if (options.phase) spectrum.phase.copy_(at::tensor({{0.3, -0.5, 1.1}}, at::kDouble));
+  if (options.phase) spectrum.phase.copy_(at::tensor({0.3, -0.5, 1.1}, at::kDouble).unsqueeze(0));
   return spectrum.mask(offsets(options.position_dim))[0];
 }
 
@@ -92,7 +92,7 @@ TEST(PositionSpectrum, SmoothedWindowsMatchRecordedValues) {
 }
 
 TEST(PositionSpectrum, BallAtItsCentreIsTheLimit) {
-  const at::Tensor near = at::tensor({{0.0, 0.0, 0.0}, {1e-4, 0.0, 0.0}}, at::kDouble);
+  const at::Tensor near = at::tensor({0.0, 0.0, 0.0, 1e-4, 0.0, 0.0}, at::kDouble).view({2, 3});
   const at::Tensor value = ops::window_mask(WindowShape::kL2Ball, near, widths(), 0.25 * widths());
   EXPECT_TRUE(close(value[0], value[1], {1e-6, 0.0}));
 }

@@ -14,10 +14,11 @@ inline nn::FourierPosition make_position(const nn::FourierPositionOptions& optio
 }
 
 /// Moves all parameters by normal deviates, so that none is special.
-inline void randomise(torch::nn::Module& module, uint64_t seed, double scale) {
+inline void randomise(const torch::nn::Module& module, uint64_t seed, double scale) {
   at::manual_seed(seed);
   const at::NoGradGuard no_grad;
-  for (auto& parameter : module.parameters()) parameter.add_(at::randn_like(parameter) * scale);
+  for (const at::Tensor& parameter : module.parameters())
+    parameter.add_(at::randn_like(parameter) * scale);
 }
 
 /// Inner products of all queries with all keys, [..., L, L].

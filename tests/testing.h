@@ -58,7 +58,7 @@ inline ::testing::AssertionResult gradients_agree(const std::function<at::Tensor
     }
     const at::Tensor& grad = inputs[k].grad();
     if (!grad.defined()) return ::testing::AssertionFailure() << "input " << k << ": no gradient";
-    const auto result = close(grad.view({-1}), expected, tolerance);
+    auto result = close(grad.view({-1}), expected, tolerance);
     if (!result) return result << " (input " << k << ")";
   }
   return ::testing::AssertionSuccess();

@@ -34,6 +34,13 @@ at::Tensor angles(const at::Tensor& points, const SpectralSum& sum) {
 
 }  // namespace
 
+std::pair<at::Tensor, at::Tensor> split_weight(const at::Tensor& weight, const at::Tensor& other) {
+  at::Tensor square = weight.square();
+  if (other.defined()) square = square + other.square();
+  const at::Tensor split = (square + kSplitFloor * kSplitFloor).pow(0.25);
+  return {split, weight / split};
+}
+
 at::Tensor fourier_sum(const SpectralSum& sum, const at::Tensor& offsets) {
   const at::Tensor angle = angles(offsets.reshape({-1, offsets.size(-1)}), sum);  // [H, P, R]
   at::Tensor value = at::matmul(angle.cos(), sum.cosine.unsqueeze(-1));
@@ -55,10 +62,8 @@ PositionFeatures fourier_features(const SpectralSum& sum, const at::Tensor& posi
     const at::Tensor scaled = both(sum.amplitude) * waves;
     return {scaled, scaled, {}};
   }
-  at::Tensor square = sum.cosine.square();
-  if (sum.sine.defined()) square = square + sum.sine.square();
-  const at::Tensor split = (square + kSplitFloor * kSplitFloor).pow(0.25);
-  at::Tensor key = both(sum.cosine / split) * waves;
+  const auto [split, rest] = split_weight(sum.cosine, sum.sine);
+  at::Tensor key = both(rest) * waves;
   if (sum.sine.defined()) {
     key = key + both(sum.sine / split) * at::cat({-sine, cosine}, -1);
   }

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <utility>
+
 namespace mnemosyne::ops {
 
 /// A function of the offset z in R^D as a finite sum of waves, one per head:
@@ -30,15 +32,19 @@ struct PositionFeatures {
   at::Tensor decay;  ///< [H, N], per unit of position, or undefined.
 };
 
+/// The two factors b and c / b of a weight c, b = (c^2 + s^2 + delta^2)^(1/4), where s is a second
+/// weight that shares b, or undefined. Both are about sqrt(|c|), their product is exactly c, and
+/// its gradient at c = 0 is finite and not zero.
+std::pair<at::Tensor, at::Tensor> split_weight(const at::Tensor& weight,
+                                               const at::Tensor& other = {});
+
 /// f at offsets [..., D]: [H, ...]. Differentiable in all tensors of the sum.
 at::Tensor fourier_sum(const SpectralSum& sum, const at::Tensor& offsets);
 
 /// Features with query(x).key(y) = f(x - y), N = 2R: all cosines, then all sines.
 ///
-/// `positions` [L, D] or [B, L, D]. The weight c of a wave is split as b on the query's and c / b
-/// on the key's side, b = (c^2 + delta^2)^(1/4): both are about sqrt(c) in size, the product is
-/// exactly c, and the gradient at c = 0 is finite and not zero. Angles are reduced to one turn in
-/// float64, so that long sequences lose nothing.
+/// `positions` [L, D] or [B, L, D]. Weights are divided between both sides by `split_weight`.
+/// Angles are reduced to one turn in float64, so that long sequences lose nothing.
 ///
 ///     auto [query, key, decay] = ops::fourier_features({xi, weights}, positions);
 ///     at::Tensor f = at::matmul(query, key.mT());              // [H, L, L]

@@ -22,13 +22,12 @@ namespace {
 
 constexpr double kLargestGrid = 262144.0;
 
-// The split of a constant that keeps its gradient at zero, as for waves.
 PositionFeatures constant_feature(const at::Tensor& constant, const at::Tensor& like) {
-  const at::Tensor split = (constant.square() + 1e-6).pow(0.25);
+  const auto [split, rest] = split_weight(constant);
   const auto column = [&](const at::Tensor& t) {
     return t.unsqueeze(-1).unsqueeze(-1) + at::zeros_like(like.narrow(-1, 0, 1));
   };
-  return {column(split), column(constant / split), {}};
+  return {column(split), column(rest), {}};
 }
 
 }  // namespace
