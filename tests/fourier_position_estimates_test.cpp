@@ -29,7 +29,8 @@ double z_score(const ops::SpectralSum& sum, int64_t terms, const at::Tensor& z, 
   const at::Tensor strata = waves.view({terms, -1});
   const double variance =
       (strata.var(1) * static_cast<double>(strata.size(1))).sum().item<double>();
-  return (waves.sum().item<double>() - exact) / std::sqrt(variance);
+  // At offset 0 an estimate without importance weights has no variance, only rounding.
+  return (waves.sum().item<double>() - exact) / std::sqrt(variance + 1e-18);
 }
 
 const std::map<std::string, Options>& drawn_kinds() {

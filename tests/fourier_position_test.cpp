@@ -204,51 +204,6 @@ TEST(FourierPosition, BoundHoldsAndCanBeEnforced) {
   }
 }
 
-TEST(FourierPosition, FactorIsExactOnTheGridWithAllWavesAndBetterWithMore) {
-  const at::Tensor x = line(17);
-  double before = 1e9;
-  for (const int64_t waves : {2, 4, 8, 16}) {
-    const FourierPosition position = make_position({.num_heads = 2,
-                                                    .coupling = "multiplicative",
-                                                    .num_frequencies = waves,
-                                                    .num_components = 4,
-                                                    .max_width = 4.0,
-                                                    .extent = 16.0,
-                                                    .phase = true});
-    randomise(*position, 9, 0.7);
-    const at::Tensor exact = position->factor(offsets_of(x));
-    const ops::PositionFeatures features = position->features(x);
-    EXPECT_EQ(features.query.size(-1), position->num_features());
-    const double error = (product(features) - exact).square().sum().item<double>();
-    EXPECT_LT(error, before);
-    before = error;
-    if (waves == 16) {
-      EXPECT_LT(error, 1e-20);
-    }
-    const at::Tensor weight = at::randn({2, 17, 17}, at::kDouble);
-    EXPECT_TRUE(gradients_agree([&] { return (product(position->features(x)) * weight).sum(); },
-                                position->parameters()));
-  }
-}
-
-TEST(FourierPosition, FactorInThePlaneAndInSpaceIsExactOnTheGrid) {
-  for (const int64_t dim : {2, 3}) {
-    const int64_t side = 3;
-    const FourierPosition position = make_position({.position_dim = dim,
-                                                    .coupling = "multiplicative",
-                                                    .num_frequencies = 62,
-                                                    .num_components = 2,
-                                                    .max_width = 2.0,
-                                                    .extent = 2.0});
-    randomise(*position, 10, 0.5);
-    const std::vector<at::Tensor> axes(static_cast<size_t>(dim), at::arange(side, at::kDouble));
-    const at::Tensor x = at::stack(at::meshgrid(axes, "ij"), -1).reshape({-1, dim});
-    EXPECT_EQ(position->num_features(), dim == 2 ? 25 : 125);
-    EXPECT_TRUE(
-        close(product(position->features(x)), position->factor(offsets_of(x)), {1e-9, 1e-9}));
-  }
-}
-
 TEST(FourierPosition, SquareAndLinearFactorsAreThoseOfTheEstimate) {
   for (const char* factor : {"square", "linear"}) {
     Options options = all_kinds().at("phase");
@@ -322,7 +277,8 @@ TEST(FourierPosition, ReleasedCodePutsTheWholeRatioOnBothSides) {
 }
 
 TEST(FourierPosition, WidthsAreLogSpacedAndCountInScaledPositions) {
-  const FourierPosition position = make_position({.num_components = 3,
+  const FourierPosition position = make_position({.num_frequencies = 3,
+                                                  .num_components = 3,
                                                   .min_width = 1.0,
                                                   .max_width = 16.0,
                                                   .position_scale = 2.0,
@@ -330,8 +286,11 @@ TEST(FourierPosition, WidthsAreLogSpacedAndCountInScaledPositions) {
   const auto& spectrum = dynamic_cast<const MixtureSpectrum&>(position->spectrum());
   const at::Tensor width = (-spectrum.log_sigma).exp() / (2.0 * M_PI);
   EXPECT_TRUE(close(width, at::tensor({1.0, 4.0, 16.0}, at::kDouble).unsqueeze(0), {1e-6, 0.0}));
-  const FourierPosition unscaled = make_position(
-      {.num_components = 3, .min_width = 1.0, .max_width = 16.0, .initial_amplitude = 1.0});
+  const FourierPosition unscaled = make_position({.num_frequencies = 3,
+                                                  .num_components = 3,
+                                                  .min_width = 1.0,
+                                                  .max_width = 16.0,
+                                                  .initial_amplitude = 1.0});
   EXPECT_TRUE(close(position->mask(line(5)), unscaled->mask(line(5) * 2.0), {1e-12, 1e-12}));
 }
 

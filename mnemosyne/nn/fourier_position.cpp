@@ -23,13 +23,24 @@ void expect_one_of(const char* name, const std::string& value,
                    "\"");
 }
 
+// The factor "exp" starts from the exact f and counts its own waves; where those of the spectrum
+// are not part of f, their number is rounded up to what the spectrum can have.
+FourierPositionOptions spectrum_options(FourierPositionOptions options) {
+  const bool exact = options.coupling == "multiplicative" && options.factor == "exp";
+  if (exact && options.kind != "neural" && options.num_components > 0) {
+    const int64_t rest = options.num_frequencies % options.num_components;
+    if (rest > 0) options.num_frequencies += options.num_components - rest;
+  }
+  return options;
+}
+
 }  // namespace
 
 FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
     : torch::nn::Module("FourierPosition"), options_(options) {
   expect_one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
   expect_one_of("factor", options.factor, {"exp", "square", "linear"});
-  spectrum_ = register_module("spectrum", make_position_spectrum(options));
+  spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options)));
   if (multiplicative() && options.factor == "exp") {
     grid_ = ops::periodic_grid(options.extent, options.min_width, options.position_dim);
   }

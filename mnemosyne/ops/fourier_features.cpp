@@ -1,12 +1,10 @@
 #include "mnemosyne/ops/fourier_features.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/triu_indices.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -84,7 +82,7 @@ PositionFeatures square_factor_features(const PositionFeatures& features) {
       at::triu_indices(size, size, 0, linear.query.options().dtype(at::kLong).requires_grad(false));
   // A pair of different features stands for both of its orders.
   const at::Tensor weight =
-      at::where(pairs[0] == pairs[1], 1.0, std::numbers::sqrt2).to(linear.query.scalar_type());
+      (pairs[0] != pairs[1]).to(linear.query.scalar_type()) * (std::numbers::sqrt2 - 1.0) + 1.0;
   const auto square = [&](const at::Tensor& t) {
     return t.index_select(-1, pairs[0]) * t.index_select(-1, pairs[1]) * weight;
   };

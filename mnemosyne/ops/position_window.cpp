@@ -2,12 +2,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/erf.h>
 #include <ATen/ops/sinc.h>
-#include <ATen/ops/special_bessel_j1.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
+#include <math.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -57,9 +59,18 @@ at::Tensor ball_mask(const at::Tensor& z, const at::Tensor& widths, const at::Te
   return z.size(-1) == 2 ? smooth_disc(rho, widths, tau) : smooth_ball(rho, widths, tau);
 }
 
+// POSIX's j1, elementwise: ATen's is wrong by 3e-7 around x = 5.
+at::Tensor bessel_j1(const at::Tensor& x) {
+  const at::Tensor source = x.cpu().contiguous(), result = at::empty_like(source);
+  const double* first = source.const_data_ptr<double>();
+  std::transform(first, first + source.numel(), result.mutable_data_ptr<double>(),
+                 [](double value) { return ::j1(value); });
+  return result.to(x.device());
+}
+
 at::Tensor ball_spectrum(const at::Tensor& xi, const at::Tensor& v) {
   const at::Tensor rho = xi.norm(2, {-1}).clamp_min(kTiny), x = 2.0 * kPi * v * rho;
-  if (xi.size(-1) == 2) return v / rho * at::special_bessel_j1(x);
+  if (xi.size(-1) == 2) return v / rho * bessel_j1(x);
   // (v / rho)^(3/2) J_{3/2}(x), with its series where the difference cancels.
   const at::Tensor series = 4.0 / 3.0 * kPi * v.pow(3) * (1.0 - x.square() / 10.0);
   return at::where(x < 1e-3, series, (x.sin() - x * x.cos()) / (2.0 * kPi * kPi * rho.pow(3)));
