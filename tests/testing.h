@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <vector>
 
 namespace mnemosyne::testing {
 
@@ -31,6 +33,35 @@ inline ::testing::AssertionResult close(const at::Tensor& actual, const at::Tens
   return ::testing::AssertionFailure()
          << "at flat index " << worst << ": " << a[worst].item<double>() << " instead of "
          << b[worst].item<double>();
+}
+
+/// Succeeds when autograd's gradient of the scalar `function()` in every float64 leaf of `inputs`
+/// agrees with central differences; `function` reads the leaves, which are perturbed in place.
+inline ::testing::AssertionResult gradients_agree(const std::function<at::Tensor()>& function,
+                                                  const std::vector<at::Tensor>& inputs,
+                                                  Tolerance tolerance = {1e-5, 1e-7}) {
+  constexpr double kStep = 1e-5;
+  for (const at::Tensor& input : inputs) input.mutable_grad() = at::Tensor();
+  function().backward();
+  const at::NoGradGuard no_grad;
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    const at::Tensor flat = inputs[k].detach().view({-1});
+    const at::Tensor expected = at::empty_like(flat);
+    for (int64_t i = 0; i < flat.numel(); ++i) {
+      const double start = flat[i].item<double>();
+      flat[i] = start + kStep;
+      const double above = function().item<double>();
+      flat[i] = start - kStep;
+      const double below = function().item<double>();
+      flat[i] = start;
+      expected[i] = (above - below) / (2.0 * kStep);
+    }
+    const at::Tensor& grad = inputs[k].grad();
+    if (!grad.defined()) return ::testing::AssertionFailure() << "input " << k << ": no gradient";
+    auto result = close(grad.view({-1}), expected, tolerance);
+    if (!result) return result << " (input " << k << ")";
+  }
+  return ::testing::AssertionSuccess();
 }
 
 /// A path for a test's own files; no two processes share one, as ctest runs tests side by side.

@@ -1,0 +1,171 @@
+#include "mnemosyne/nn/fourier_position.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "mnemosyne/core/error.h"
+
+namespace mnemosyne::nn {
+namespace {
+
+void expect_one_of(const char* name, const std::string& value,
+                   std::initializer_list<const char*> known) {
+  std::string list;
+  for (const char* entry : known) {
+    if (value == entry) return;
+    list += (list.empty() ? "" : ", ") + std::string(entry);
+  }
+  throw InputError("[" + std::string(name) + "] expected one of " + list + ", got \"" + value +
+                   "\"");
+}
+
+// The factor "exp" starts from the exact f and counts its own waves; where those of the spectrum
+// are not part of f, their number is rounded up to what the spectrum can have.
+FourierPositionOptions spectrum_options(FourierPositionOptions options) {
+  const bool exact = options.coupling == "multiplicative" && options.factor == "exp";
+  if (exact && options.kind != "neural" && options.num_components > 0) {
+    const int64_t rest = options.num_frequencies % options.num_components;
+    if (rest > 0) options.num_frequencies += options.num_components - rest;
+  }
+  return options;
+}
+
+}  // namespace
+
+FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
+    : torch::nn::Module("FourierPosition"), options_(options) {
+  expect_one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
+  expect_one_of("factor", options.factor, {"exp", "square", "linear"});
+  spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options)));
+  if (multiplicative() && options.factor == "exp") {
+    grid_ = ops::periodic_grid(options.extent, options.min_width, options.position_dim);
+  }
+}
+
+at::Tensor FourierPositionImpl::scaled(const at::Tensor& positions) const {
+  TORCH_CHECK(positions.dim() >= 1 && positions.size(-1) == options_.position_dim,
+              "[fourier_position] expected positions of dimension ", options_.position_dim,
+              " in the last axis, got ", positions.sizes());
+  return positions.to(at::kDouble) * options_.position_scale;
+}
+
+// [H], what f is multiplied by to stay within max_bound; undefined without one.
+at::Tensor FourierPositionImpl::limit(const ops::SpectralSum& sum) const {
+  if (options_.max_bound <= 0.0) return {};
+  at::Tensor total;
+  if (sum.sine.defined()) {
+    // The small number keeps the gradient of the root finite at zero.
+    total = (sum.cosine.square() + sum.sine.square() + 1e-20).sqrt().sum(-1);
+  } else {
+    total = sum.cosine.abs().sum(-1);
+  }
+  return options_.max_bound / total.clamp_min(options_.max_bound);
+}
+
+ops::SpectralSum FourierPositionImpl::limited_sum() const {
+  ops::SpectralSum sum = spectrum_->sum();
+  const at::Tensor factor = limit(sum);
+  if (!factor.defined()) return sum;
+  const at::Tensor column = factor.unsqueeze(-1);
+  sum.cosine = sum.cosine * column;
+  if (sum.sine.defined()) sum.sine = sum.sine * column;
+  if (sum.amplitude.defined()) sum.amplitude = sum.amplitude * column.sqrt();
+  return sum;
+}
+
+at::Tensor FourierPositionImpl::mask(const at::Tensor& offsets) const {
+  const at::Tensor z = scaled(offsets);
+  at::Tensor value = spectrum_->mask(z.reshape({-1, options_.position_dim}));  // [H, P]
+  if (options_.max_bound > 0.0) value = value * limit(spectrum_->sum()).unsqueeze(-1);
+  std::vector<int64_t> shape = z.sizes().vec();
+  shape.pop_back();
+  shape.insert(shape.begin(), options_.num_heads);
+  return value.reshape(shape);
+}
+
+at::Tensor FourierPositionImpl::factor_of(const at::Tensor& f) const {
+  if (!multiplicative() || options_.factor == "exp") return f.exp();
+  return options_.factor == "square" ? (1.0 + f).square() : 1.0 + f;
+}
+
+at::Tensor FourierPositionImpl::factor(const at::Tensor& offsets) const {
+  return factor_of(mask(offsets));
+}
+
+ops::PositionFeatures FourierPositionImpl::features(const at::Tensor& positions,
+                                                    const at::Tensor& has_position) const {
+  const at::Tensor x = scaled(positions);
+  if (multiplicative() && options_.factor == "exp") {
+    at::Tensor f = spectrum_->mask(grid_.offsets.to(x.device()));
+    if (options_.max_bound > 0.0) f = f * limit(spectrum_->sum()).unsqueeze(-1);
+    const ops::PeriodicFactor h = ops::largest_waves(f.exp(), grid_, options_.num_frequencies);
+    const ops::PositionFeatures features = ops::factor_features(h, x);
+    return has_position.defined() ? ops::with_unplaced_tokens(features, has_position) : features;
+  }
+  ops::PositionFeatures features = ops::fourier_features(limited_sum(), x);
+  if (has_position.defined()) {
+    const at::Tensor placed =
+        has_position.to(features.query.scalar_type()).unsqueeze(-2).unsqueeze(-1);
+    features.query = features.query * placed;
+    features.key = features.key * placed;
+  }
+  if (!multiplicative()) return features;
+  return options_.factor == "square" ? ops::square_factor_features(features)
+                                     : ops::linear_factor_features(features);
+}
+
+int64_t FourierPositionImpl::num_features(bool with_unplaced_tokens) const {
+  if (multiplicative() && options_.factor == "exp") {
+    const int64_t waves = std::min(options_.num_frequencies, grid_.waves.size(0));
+    return 2 * waves + 1 + (with_unplaced_tokens ? 2 : 0);
+  }
+  const int64_t size = 2 * spectrum_->num_waves();
+  if (!multiplicative()) return size;
+  return options_.factor == "square" ? (size + 1) * (size + 2) / 2 : size + 1;
+}
+
+at::Tensor FourierPositionImpl::bound() const {
+  const ops::SpectralSum sum = limited_sum();
+  if (!sum.sine.defined()) return sum.cosine.abs().sum(-1);
+  return (sum.cosine.square() + sum.sine.square()).sqrt().sum(-1);
+}
+
+std::pair<at::Tensor, at::Tensor> FourierPositionImpl::join(
+    const at::Tensor& query, const at::Tensor& key, const ops::PositionFeatures& features) const {
+  TORCH_CHECK(!multiplicative(), "[join] expected the coupling concatenate, got multiplicative");
+  TORCH_CHECK(query.dim() == 4 && key.dim() == 4 && features.query.size(-2) == query.size(2),
+              "[join] expected query and key [B, H, L, D] for ", features.query.size(-2),
+              " positions, got ", query.sizes(), " and ", key.sizes());
+  const double depth = static_cast<double>(query.size(-1));
+  const double total = depth + static_cast<double>(features.query.size(-1));
+  const bool released = options_.released_code;
+  const double content = std::pow(released ? total : depth, -0.25);
+  const double place = released ? std::pow(depth / total, 0.25) : 1.0;
+  const auto side = [&](const at::Tensor& x, const at::Tensor& position) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = position.size(-1);
+    return at::cat({x * content, (position * place).to(x.scalar_type()).expand(shape)}, -1);
+  };
+  return {side(query, features.query), side(key, features.key)};
+}
+
+std::shared_ptr<torch::nn::Module> FourierPositionImpl::clone(
+    const std::optional<at::Device>& device) const {
+  const at::NoGradGuard no_grad;
+  const auto copy = std::make_shared<FourierPositionImpl>(options_);
+  copy->train(is_training());
+  const auto own = [&](const at::Tensor& tensor) {
+    return device ? tensor.to(*device, tensor.scalar_type(), false, /*copy=*/true) : tensor.clone();
+  };
+  const auto sources = named_parameters();
+  for (auto& item : copy->named_parameters()) item.value().set_data(own(sources[item.key()]));
+  const auto buffers = named_buffers();
+  for (auto& item : copy->named_buffers()) item.value().set_data(own(buffers[item.key()]));
+  return copy;
+}
+
+}  // namespace mnemosyne::nn

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "mnemosyne/nn/fourier_position.h"
+
+namespace mnemosyne::testing {
+
+/// A position encoding in float64.
+inline nn::FourierPosition make_position(const nn::FourierPositionOptions& options) {
+  nn::FourierPosition position(options);
+  position->to(at::kDouble);
+  return position;
+}
+
+/// Moves all parameters by normal deviates, so that none is special.
+inline void randomise(const torch::nn::Module& module, uint64_t seed, double scale) {
+  at::manual_seed(seed);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : module.parameters())
+    parameter.add_(at::randn_like(parameter) * scale);
+}
+
+/// Inner products of all queries with all keys, [..., L, L].
+inline at::Tensor product(const ops::PositionFeatures& features) {
+  return at::matmul(features.query, features.key.mT());
+}
+
+/// All offsets x_i - x_j [L, L, D] of positions [L, D].
+inline at::Tensor offsets_of(const at::Tensor& positions) {
+  return positions.unsqueeze(1) - positions.unsqueeze(0);
+}
+
+/// Positions 0, 1, ... of a sequence, [L, 1].
+inline at::Tensor line(int64_t length) { return at::arange(length, at::kDouble).unsqueeze(-1); }
+
+}  // namespace mnemosyne::testing
