@@ -74,6 +74,20 @@ TEST_P(EveryEstimator, ResumesBitForBit) {
   EXPECT_FALSE(identical(whole.last_weights()[0].second, ToyRule(-4, 0).weights()[0].second));
 }
 
+TEST_P(EveryEstimator, CanStopBeforeItsRateHasFallen) {
+  const auto weights_after_three = [&](int64_t num_outer_steps, int64_t rate_steps) {
+    TrainerOptions options = small_options();
+    options.cosine_rate = true;
+    options.num_outer_steps = num_outer_steps;
+    options.rate_steps = rate_steps;
+    Trainer trainer = toy_trainer(GetParam().make(), options);
+    for (int i = 0; i < 3; ++i) trainer.step();
+    return trainer.last_weights()[0].second;
+  };
+  EXPECT_TRUE(identical(weights_after_three(3, 6), weights_after_three(6, 0)));
+  EXPECT_FALSE(identical(weights_after_three(3, 0), weights_after_three(6, 0)));
+}
+
 TEST_P(EveryEstimator, LearnsALargerRate) {
   TrainerOptions options = small_options();
   options.num_outer_steps = 30;
@@ -335,6 +349,8 @@ TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {
   EXPECT_EQ(resume_metadata(a), resume_metadata(b));
   a.cosine_rate = b.cosine_rate = true;
   EXPECT_NE(resume_metadata(a), resume_metadata(b));
+  a.rate_steps = b.rate_steps = 9;
+  EXPECT_EQ(resume_metadata(a), resume_metadata(b));
   EXPECT_NE(to_text(a).find("families = [\"mlp\"]\n"), std::string::npos);
 }
 

@@ -72,6 +72,7 @@ void MetaConfig::validate() const {
   require_fraction(known_fraction, "known_fraction");
   require_fraction(reparametrized_fraction, "reparametrized_fraction");
   require_at_least(num_outer_steps, 0, "num_outer_steps");
+  require_at_least(rate_steps, 0, "rate_steps");
   require_not_negative(max_minutes, "max_minutes");
   require_at_least(num_workers, 0, "num_workers");
   require_positive(learning_rate, "learning_rate");
@@ -153,6 +154,7 @@ TrainerOptions trainer_options(const MetaConfig& config) {
           .max_minutes = config.max_minutes,
           .num_workers = config.num_workers,
           .cosine_rate = config.cosine_rate,
+          .rate_steps = config.rate_steps,
           .validate_every = config.validate_every,
           .checkpoint_every = config.checkpoint_every,
           .outer = {.learning_rate = config.learning_rate,
@@ -174,7 +176,7 @@ std::string to_text(const MetaConfig& config) {
 
 std::map<std::string, std::string> resume_metadata(const MetaConfig& config) {
   std::set<std::string> free = {"max_minutes", "num_workers", "checkpoint_every"};
-  if (!config.cosine_rate) free.insert("num_outer_steps");
+  if (!config.cosine_rate || config.rate_steps > 0) free.insert("num_outer_steps");
   std::map<std::string, std::string> result;
   visit_fields(config, [&](const std::string& name, const auto& value, const char*) {
     if (free.count(name) == 0) result[name] = text_of(value);

@@ -33,6 +33,7 @@ struct MetaConfig {
   int64_t num_workers = 0;
   double learning_rate = 1e-2;
   bool cosine_rate = false;
+  int64_t rate_steps = 0;
   double clip_norm = 1.0;
   double weight_decay = 0.0;
   double ema_decay = 0.98;
@@ -90,7 +91,8 @@ void visit_fields(Config& c, Visit&& visit) {
   visit("max_minutes", c.max_minutes, "stop after this time; 0: no limit");
   visit("num_workers", c.num_workers, "threads; 0: one per core");
   visit("learning_rate", c.learning_rate, "of the outer Adam");
-  visit("cosine_rate", c.cosine_rate, "whether that falls to a tenth over num_outer_steps");
+  visit("cosine_rate", c.cosine_rate, "whether that falls to a tenth over rate_steps");
+  visit("rate_steps", c.rate_steps, "outer steps of the cosine; 0: num_outer_steps");
   visit("clip_norm", c.clip_norm, "largest norm of a meta-gradient; 0: no clipping");
   visit("weight_decay", c.weight_decay, "pull of the weights to where they started");
   visit("ema_decay", c.ema_decay, "of the average of the weights");

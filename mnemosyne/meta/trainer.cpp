@@ -51,8 +51,9 @@ std::shared_ptr<const optim::UpdateRule> Trainer::with(const at::Tensor& flat) c
 
 double Trainer::rate_factor() const {
   if (!options_.cosine_rate) return 1.0;
-  const double progress = std::min(
-      1.0, static_cast<double>(outer_step_) / static_cast<double>(options_.num_outer_steps));
+  const int64_t steps = options_.rate_steps > 0 ? options_.rate_steps : options_.num_outer_steps;
+  const double progress =
+      std::min(1.0, static_cast<double>(outer_step_) / static_cast<double>(steps));
   return kLastRate + (1 - kLastRate) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 

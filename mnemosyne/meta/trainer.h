@@ -20,7 +20,8 @@ struct TrainerOptions {
   double max_minutes =
       0;  ///< Stop after this time, earlier runs of a resumed one included; 0: no limit.
   int64_t num_workers = 0;   ///< Threads; 0: one per core. Nothing in the result depends on them.
-  bool cosine_rate = false;  ///< Whether the outer rate falls to a tenth over num_outer_steps.
+  bool cosine_rate = false;  ///< Whether the outer rate falls to a tenth over rate_steps.
+  int64_t rate_steps = 0;    ///< Outer steps of that; 0: num_outer_steps.
   int64_t validate_every = 25;       ///< Outer steps between validations; 0: never.
   int64_t checkpoint_every = 25;     ///< Outer steps between checkpoints of `run`.
   std::string checkpoint_path = {};  ///< Empty: `run` writes none.
