@@ -6,6 +6,7 @@
 #include "mnemosyne/io/safetensors.h"
 #include "mnemosyne/meta/rollout.h"
 #include "mnemosyne/meta/trainer.h"
+#include "mnemosyne/ops/linear_attention.h"
 #include "mnemosyne/ops/memory_step.h"
 #include "mnemosyne/ops/orthogonalize.h"
 #include "mnemosyne/optim/optimizer.h"

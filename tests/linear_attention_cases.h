@@ -118,13 +118,28 @@ inline std::vector<AttentionCase> attention_cases() {
       {.queries = 140, .keys = 140, .rank = 3, .map = Kind::kHypPlus, .mask = true, .state = true},
       {.heads = 4, .key_heads = 2, .queries = 70, .keys = 70, .rank = 2, .map = std::nullopt},
       {.queries = 70, .keys = 9, .causal = false},
-      {.queries = 1, .keys = 133, .map = Kind::kHypPlus, .causal = false, .logs = true,
+      {.queries = 1,
+       .keys = 133,
+       .map = Kind::kHypPlus,
+       .causal = false,
+       .logs = true,
        .mask = true},
       {.queries = 9, .keys = 70, .map = Kind::kTrig, .causal = false, .state = true, .spread = 0.3},
-      {.queries = 5, .keys = 140, .rank = 3, .map = Kind::kRelu, .causal = false, .mask = true,
+      {.queries = 5,
+       .keys = 140,
+       .rank = 3,
+       .map = Kind::kRelu,
+       .causal = false,
+       .mask = true,
        .state = true},
-      {.heads = 4, .key_heads = 2, .queries = 70, .keys = 65, .rank = 1, .causal = false,
-       .logs = true, .state = true},
+      {.heads = 4,
+       .key_heads = 2,
+       .queries = 70,
+       .keys = 65,
+       .rank = 1,
+       .causal = false,
+       .logs = true,
+       .state = true},
       {.queries = 20, .keys = 30, .map = Kind::kElu, .causal = false},
       {.queries = 20, .keys = 30, .map = Kind::kConstant, .causal = false},
       {.queries = 20, .keys = 20, .rank = 4, .map = Kind::kConstant},
@@ -133,9 +148,14 @@ inline std::vector<AttentionCase> attention_cases() {
 
 inline std::string describe(const AttentionCase& c) {
   std::string text = "map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
-  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, int64_t>>{
-           {" L", c.queries}, {" S", c.keys}, {" R", c.rank}, {" causal", c.causal},
-           {" logs", c.logs}, {" mask", c.mask}, {" state", c.state}}) {
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{" L", c.queries},
+                                                              {" S", c.keys},
+                                                              {" R", c.rank},
+                                                              {" causal", c.causal},
+                                                              {" logs", c.logs},
+                                                              {" mask", c.mask},
+                                                              {" state", c.state}}) {
     text += name + std::string("=") + std::to_string(value);
   }
   return text;

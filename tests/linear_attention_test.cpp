@@ -1,5 +1,6 @@
 #include "mnemosyne/ops/linear_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -30,8 +31,7 @@ class LinearAttention : public ::testing::TestWithParam<kernels::Isa> {
   kernels::Isa previous_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Isas, LinearAttention,
-                         ::testing::ValuesIn(kernels::available_isas()));
+INSTANTIATE_TEST_SUITE_P(Isas, LinearAttention, ::testing::ValuesIn(kernels::available_isas()));
 
 /// A sum of everything that comes out, with random weights.
 at::Tensor weighted_sum(const LinearAttentionResult& result, bool state) {
@@ -59,6 +59,24 @@ std::vector<at::Tensor> gradients(const at::Tensor& loss, AttentionCall& call) {
   return close(actual, expected, {.rtol = tolerance, .atol = tolerance * size + 1e-30});
 }
 
+/// Relative to the largest of all gradients: some are zero in exact arithmetic, because a common
+/// factor cancels in the quotient, and are only as small as what cancels.
+void expect_gradients(const std::vector<at::Tensor>& actual,
+                      const std::vector<at::Tensor>& expected, double tolerance) {
+  double size = 0;
+  for (const at::Tensor& x : expected) {
+    if (x.defined()) size = std::max(size, x.abs().max().to(at::kDouble).item<double>());
+  }
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (expected[i].defined()) {
+      EXPECT_TRUE(close(actual[i], expected[i], {.rtol = tolerance, .atol = tolerance * size}))
+          << "gradient " << i;
+    } else if (actual[i].defined()) {
+      EXPECT_EQ(actual[i].abs().max().item<double>(), 0) << "gradient " << i;
+    }
+  }
+}
+
 TEST_P(LinearAttention, KernelIsTheReferenceInValuesStateAndAllGradients) {
   for (const AttentionCase& c : testing::attention_cases()) {
     SCOPED_TRACE(testing::describe(c));
@@ -70,15 +88,8 @@ TEST_P(LinearAttention, KernelIsTheReferenceInValuesStateAndAllGradients) {
     EXPECT_TRUE(near(actual.state.sums, expected.state.sums, 2e-5));
     EXPECT_TRUE(near(actual.state.normalizer, expected.state.normalizer, 2e-5));
     EXPECT_TRUE(near(actual.state.offset, expected.state.offset, 2e-5));
-    const auto grads = gradients(weighted_sum(actual, true), fused);
-    const auto expected_grads = gradients(weighted_sum(expected, true), exact);
-    for (size_t i = 0; i < grads.size(); ++i) {
-      if (!expected_grads[i].defined()) {
-        EXPECT_TRUE(!grads[i].defined() || grads[i].abs().max().item<float>() == 0) << i;
-        continue;
-      }
-      EXPECT_TRUE(near(grads[i], expected_grads[i], 5e-5)) << "gradient " << i;
-    }
+    expect_gradients(gradients(weighted_sum(actual, true), fused),
+                     gradients(weighted_sum(expected, true), exact), 2e-5);
   }
 }
 
@@ -92,21 +103,16 @@ TEST(LinearAttentionReference, IsTheMatrixOfWeightsInValuesAndAllGradients) {
         linear_attention_reference(chunked.inputs, chunked.options, 16);
     const at::Tensor expected = linear_attention_dense(dense.inputs, dense.options);
     EXPECT_TRUE(near(actual.output, expected, 1e-10));
-    const auto grads = gradients(weighted_sum(actual, false), chunked);
-    const auto expected_grads = gradients(weighted_sum({expected, {}}, false), dense);
-    for (size_t i = 0; i < grads.size(); ++i) {
-      if (!expected_grads[i].defined()) continue;
-      // Gradients that are zero in exact arithmetic are only as small as what cancels.
-      EXPECT_TRUE(close(grads[i], expected_grads[i], {.rtol = 1e-8, .atol = 1e-10})) << i;
-    }
+    expect_gradients(gradients(weighted_sum(actual, false), chunked),
+                     gradients(weighted_sum({expected, {}}, false), dense), 1e-10);
   }
 }
 
 TEST(LinearAttentionReference, CountsEarlierKeysOfItsState) {
   // Cross-attention to keys in two portions equals attention to all of them.
   for (const auto map : {Kind::kFavorPlus, Kind::kTrig, Kind::kElu}) {
-    AttentionCall call = make_call({.queries = 6, .keys = 40, .map = map, .causal = false,
-                                    .spread = 0.4});
+    AttentionCall call =
+        make_call({.queries = 6, .keys = 40, .map = map, .causal = false, .spread = 0.4});
     const at::Tensor expected = linear_attention_dense(call.inputs, call.options);
     LinearAttentionInputs first = call.inputs, second = call.inputs;
     first.key = call.inputs.key.narrow(2, 0, 25);
@@ -156,11 +162,8 @@ TEST_P(LinearAttention, SegmentsAndSingleTokensAreOneShotInValuesAndGradients) {
       EXPECT_TRUE(near(actual.output, expected.output, 2e-5));
       EXPECT_TRUE(near(actual.state.sums, expected.state.sums, 2e-5));
       EXPECT_TRUE(near(actual.state.offset, expected.state.offset, 2e-5));
-      const auto grads = gradients(weighted_sum(actual, true), parts);
-      const auto expected_grads = gradients(weighted_sum(expected, true), whole);
-      for (size_t i = 0; i < grads.size(); ++i) {
-        EXPECT_TRUE(near(grads[i], expected_grads[i], 1e-4)) << "gradient " << i;
-      }
+      expect_gradients(gradients(weighted_sum(actual, true), parts),
+                       gradients(weighted_sum(expected, true), whole), 2e-5);
     }
   }
 }
@@ -168,8 +171,8 @@ TEST_P(LinearAttention, SegmentsAndSingleTokensAreOneShotInValuesAndGradients) {
 TEST_P(LinearAttention, FutureTokensDoNotChangeOneBit) {
   for (const auto map : {Kind::kFavorPlus, Kind::kHypPlus, Kind::kTrig, Kind::kRelu, Kind::kElu}) {
     for (const int64_t rank : {0, 3}) {
-      const AttentionCall call = make_call({.queries = 150, .keys = 150, .rank = rank, .map = map,
-                                            .spread = 0.5});
+      const AttentionCall call =
+          make_call({.queries = 150, .keys = 150, .rank = rank, .map = map, .spread = 0.5});
       const AttentionCall single = call.leaves(at::kFloat);
       const at::Tensor before = linear_attention(single.inputs, single.options).output;
       for (const int64_t changed : {1, 10, 63, 64, 100, 149}) {
@@ -191,12 +194,14 @@ TEST_P(LinearAttention, FutureTokensDoNotChangeOneBit) {
 TEST_P(LinearAttention, StaysAccurateForExponentsThatOverflow) {
   // exp(-|k|^2/2) alone underflows here, and the products overflow.
   for (const bool causal : {true, false}) {
-    AttentionCall call = make_call({.queries = 100, .keys = 100, .omegas = 32, .causal = causal,
-                                    .spread = 1.0});
+    AttentionCall call =
+        make_call({.queries = 100, .keys = 100, .omegas = 32, .causal = causal, .spread = 1.0});
     call.inputs.key = call.inputs.key + 12;
     const AttentionCall single = call.leaves(at::kFloat);
     const at::Tensor output = linear_attention(single.inputs, single.options).output;
     EXPECT_TRUE(output.isfinite().all().item<bool>());
+    // What all exponents have in common cancels; the definition needs it to stay in range.
+    call.inputs.key_log = at::full({2, 100, 32}, 150, at::kDouble);
     EXPECT_TRUE(near(output, linear_attention_dense(call.inputs, call.options), 1e-3));
   }
 }
@@ -241,8 +246,7 @@ TEST_P(LinearAttention, KeepsTheSignOfASmallDenominator) {
   for (const float sign : {1.0f, -1.0f}) {
     const LinearAttentionInputs inputs{
         .query = query, .key = at::full({1, 1, 1, 1}, sign * 1e-2f), .value = value};
-    const at::Tensor output =
-        linear_attention(inputs, {.denominator_floor = 1e-3}).output;
+    const at::Tensor output = linear_attention(inputs, {.denominator_floor = 1e-3}).output;
     EXPECT_TRUE(close(output, at::full({1, 1, 2, 1}, 0.1), {.rtol = 1e-5}));
     const at::Tensor reference =
         linear_attention_reference(inputs, {.denominator_floor = 1e-3}).output;
@@ -261,11 +265,8 @@ TEST_P(LinearAttention, TakesBfloat16WithSumsInFloat32) {
   EXPECT_TRUE(near(result.state.sums, expected.state.sums, 1e-5));
   EXPECT_TRUE(near(result.output, expected.output, 4e-3));  // one rounding to 8 bits
   const auto grads = gradients(weighted_sum(result, false), half);
-  const auto expected_grads = gradients(weighted_sum(expected, false), rounded);
-  for (size_t i = 0; i < grads.size(); ++i) {
-    EXPECT_EQ(grads[i].scalar_type(), at::kBFloat16);
-    EXPECT_TRUE(near(grads[i], expected_grads[i], 2e-2)) << "gradient " << i;
-  }
+  for (const at::Tensor& grad : grads) EXPECT_EQ(grad.scalar_type(), at::kBFloat16);
+  expect_gradients(grads, gradients(weighted_sum(expected, false), rounded), 2e-2);
 }
 
 TEST_P(LinearAttention, ReadsTransposedTensorsInPlace) {
@@ -281,7 +282,7 @@ TEST_P(LinearAttention, ReadsTransposedTensorsInPlace) {
 
 TEST(LinearAttentionFeatures, EstimateSoftmaxAttentionWithoutBias) {
   // The estimate of the numerator is unbiased: the mean over draws has the error of its deviation.
-  constexpr int64_t kDraws = 4000;
+  constexpr int64_t kDraws = 1500;
   const at::Tensor q = make_call({.batch = 1, .heads = 1, .depth = 4}).inputs.query.select(2, 0);
   const at::Tensor k = make_call({.batch = 1, .heads = 1, .depth = 4}, 2).inputs.key.select(2, 0);
   const double exact = std::exp((q * k).sum().item<double>() / 2);  // D^(1/2) = 2
@@ -341,21 +342,21 @@ TEST(LinearAttentionInput, IsCheckedWithALineThatNamesIt) {
   using Options = LinearAttentionOptions&;
   expect("query [B,H,L,D]", [](In in, Options) { in.query = in.query.select(0, 0); });
   expect("query [B,H,L,D]", [](In in, Options) { in.value = in.value.narrow(2, 0, 3); });
+  expect("on the device of the query", [](In in, Options) { in.value = in.value.to(at::kMeta); });
   expect("a multiple of", [](In in, Options) {
     in.key = in.key.expand({2, 3, 65, 7});
     in.value = in.value.expand({2, 3, 65, 5});
   });
   expect("one floating-point dtype", [](In in, Options) { in.key = in.key.to(at::kDouble); });
-  expect("as many queries as keys when causal", [](In in, Options) {
-    in.query = in.query.narrow(2, 0, 3);
-  });
+  expect("as many queries as keys when causal",
+         [](In in, Options) { in.query = in.query.narrow(2, 0, 3); });
   expect("omega of shape [W,7]", [](In, Options options) { options.omega = at::Tensor(); });
   expect("omega of shape [W,7]", [](In, Options options) { options.omega = at::ones({3, 2}); });
-  expect("query_factor and key_factor together", [](In in, Options) { in.key_factor = at::Tensor(); });
+  expect("query_factor and key_factor together",
+         [](In in, Options) { in.key_factor = at::Tensor(); });
   expect("key_factor of shape", [](In in, Options) { in.key_factor = at::ones({2, 65, 3}); });
-  expect("key_padding_mask of shape", [](In in, Options) {
-    in.key_padding_mask = at::ones({2, 3}, at::kBool);
-  });
+  expect("key_padding_mask of shape",
+         [](In in, Options) { in.key_padding_mask = at::ones({2, 3}, at::kBool); });
   expect("dtype bool", [](In in, Options) { in.key_padding_mask = at::ones({2, 65}); });
   expect("query_log and key_log only", [](In in, Options options) {
     options.feature_map = Kind::kRelu;

@@ -60,10 +60,10 @@ struct LinearAttentionParams {
   LinearAttentionSizes sizes;
   int64_t batch_index;
   int64_t head_index;
-  AttentionRows query;            ///< [B,H,L,D]
-  AttentionRows key;              ///< [B,Hk,S,D]
-  AttentionRows value;            ///< [B,Hk,S,Dv]
-  const float* omega;             ///< [Wp,Dp], zero in the padding, scaled; null without projection.
+  AttentionRows query;  ///< [B,H,L,D]
+  AttentionRows key;    ///< [B,Hk,S,D]
+  AttentionRows value;  ///< [B,Hk,S,Dv]
+  const float* omega;   ///< [Wp,Dp], zero in the padding, scaled; null without projection.
   const float* omega_transposed;  ///< [Dp,Wp]
   const float* query_factor;      ///< [H,L,R] or null, as are the next five.
   const float* key_factor;        ///< [H,S,R]

@@ -167,7 +167,8 @@ double linear_attention_operations(const AttentionBenchmarkOptions& options, int
   const auto number = [](int64_t x) { return static_cast<double>(x); };
   const double depth = number(options.depth), width = number(features);
   const double rank = number(std::max<int64_t>(options.rank, 1));
-  const int64_t chunk = std::min(kernels::attention_chunk(std::max<int64_t>(options.rank, 1)), length);
+  const int64_t chunk =
+      std::min(kernels::attention_chunk(std::max<int64_t>(options.rank, 1)), length);
   // For each token of a head: products with omega, with a state, and with half a chunk.
   const double project = 2 * depth * width, state = 2 * rank * width * depth;
   const double pairs = options.causal ? number(chunk + 1) : 0;

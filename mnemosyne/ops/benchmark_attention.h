@@ -10,8 +10,8 @@ struct AttentionBenchmarkOptions {
   std::vector<int64_t> lengths = {256, 1024, 4096, 16384, 65536};  ///< L
   std::vector<int64_t> features = {64, 256};                       ///< M, of favor+
   int64_t heads = 8;
-  int64_t depth = 64;                ///< D of queries, keys and values.
-  int64_t rank = 0;                  ///< R of position factors; 0 for none.
+  int64_t depth = 64;  ///< D of queries, keys and values.
+  int64_t rank = 0;    ///< R of position factors; 0 for none.
   bool causal = true;
   int64_t longest_softmax = 16384;   ///< Softmax attention has L^2 terms,
   int64_t longest_with_bias = 4096;  ///< and a learned bias is a tensor [H,L,L].

@@ -6,7 +6,8 @@
 
 namespace mnemosyne::ops {
 
-/// Random feature maps phi with E[phi(x).phi(y)] = exp(x.y), and three that estimate no such kernel.
+/// Random feature maps phi with E[phi(x).phi(y)] = exp(x.y), and three that estimate no such
+/// kernel.
 ///
 /// omega_i ~ N(0, I) [M, D]; the number of features is R. Positive maps (all but kTrig) keep sums
 /// of phi(q).phi(k) positive, so that a normalised read-out is a weighted mean.

@@ -38,10 +38,10 @@ struct LinearAttentionInputs {
 struct LinearAttentionOptions {
   /// Of queries and keys; none: they *are* features (D = M), positive or signed.
   std::optional<FeatureMapKind> feature_map{};
-  at::Tensor omega{};                ///< [W,D] for the maps that project; not differentiated.
-  bool causal = false;             ///< Query i sees keys 0..i; needs L = S.
-  std::optional<double> scale{};   ///< Of queries and keys; default D^(-1/4) for maps that estimate
-                                   ///< the softmax kernel, else 1.
+  at::Tensor omega{};             ///< [W,D] for the maps that project; not differentiated.
+  bool causal = false;            ///< Query i sees keys 0..i; needs L = S.
+  std::optional<double> scale{};  ///< Of queries and keys; default D^(-1/4) for maps that estimate
+                                  ///< the softmax kernel, else 1.
   double denominator_floor = 1e-20;  ///< Least magnitude of a denominator, which keeps its sign.
 };
 
@@ -57,7 +57,7 @@ struct LinearAttentionResult {
 /// over the keys that take part, j <= i when causal. phi is a feature map of `feature_map.h`
 /// without its constant factor; (p_i.s_j) is the multiplicative position factor and the additive
 /// log terms are the concatenated one, whose positive features factorise elementwise (Choromanski
-/// et al., arXiv 2302.01925; shared/spec). Nothing of size L x S or L x M is kept.
+/// et al., arXiv 2302.01925). The kernel keeps nothing of size L x S or L x M, forward or backward.
 ///
 /// Exponential features are stable: a query's are relative to its own largest, a key's to the
 /// largest of all keys (both directions) or of the keys up to it (causal), so that a later token

@@ -50,6 +50,16 @@ void check_sizes(const char* name, const at::Tensor& x, at::IntArrayRef expected
               " of shape ", expected, ", got ", sizes_of(x));
 }
 
+void check_devices(const LinearAttentionInputs& in, const LinearAttentionOptions& options) {
+  for (const at::Tensor* x : {&in.key, &in.value, &in.query_factor, &in.key_factor, &in.query_log,
+                              &in.key_log, &in.key_padding_mask, &in.state.sums,
+                              &in.state.normalizer, &in.state.offset, &options.omega}) {
+    TORCH_CHECK(!x->defined() || x->device() == in.query.device(),
+                "[linear_attention] expected all tensors on the device of the query, got ",
+                x->device(), " and ", in.query.device());
+  }
+}
+
 void check_state(const LinearAttentionState& state, const Shape& s) {
   const bool any = state.sums.defined() || state.normalizer.defined() || state.offset.defined();
   if (!any) return;
@@ -75,8 +85,9 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
   if (in.query_log.defined() || in.key_log.defined()) {
     if (options.feature_map != FeatureMapKind::kFavorPlus &&
         options.feature_map != FeatureMapKind::kHypPlus) {
-      throw InputError("[linear_attention] expected query_log and key_log only with the feature "
-                       "maps favor+ and hyp+, got another one");
+      throw InputError(
+          "[linear_attention] expected query_log and key_log only with the feature "
+          "maps favor+ and hyp+, got another one");
     }
     check_sizes("query_log", in.query_log, {s.heads, s.queries, s.features});
     check_sizes("key_log", in.key_log, {s.heads, s.keys, s.features});
@@ -108,12 +119,12 @@ bool linear_attention_is_fused(const LinearAttentionInputs& inputs) {
 LinearAttentionShape check_linear_attention(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options) {
   Shape s = shape_of_inputs(inputs);
+  check_devices(inputs, options);
   if (feature_map_projects(options)) {
     const at::Tensor& omega = options.omega;
-    TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(0) > 0 &&
-                    omega.size(1) == s.depth,
-                "[linear_attention] expected omega of shape [W,", s.depth, "], got ",
-                sizes_of(omega));
+    TORCH_CHECK(
+        omega.defined() && omega.dim() == 2 && omega.size(0) > 0 && omega.size(1) == s.depth,
+        "[linear_attention] expected omega of shape [W,", s.depth, "], got ", sizes_of(omega));
     s.features = num_features(*options.feature_map, omega.size(0));
   }
   if (!(options.denominator_floor >= 1e-30 && options.denominator_floor < 1)) {

@@ -86,10 +86,9 @@ struct Call {
   void pack_omega(const LinearAttentionOptions& options) {
     const at::Tensor& w = options.omega;
     const double scale = linear_attention_scale(options, shape.depth);
-    omega = at::constant_pad_nd(
-        w.detach().to(at::kFloat) * scale,
-        {0, kernels::attention_padded(w.size(1)) - w.size(1), 0,
-         kernels::attention_padded(w.size(0)) - w.size(0)});
+    omega = at::constant_pad_nd(w.detach().to(at::kFloat) * scale,
+                                {0, kernels::attention_padded(w.size(1)) - w.size(1), 0,
+                                 kernels::attention_padded(w.size(0)) - w.size(0)});
     omega_transposed = omega.t().contiguous();
   }
 
@@ -220,8 +219,8 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
   const LinearAttentionShape& s = call.shape;
   LinearAttentionSaved saved = new_outputs(s);
   set_outputs(saved, call.params);
-  const at::Tensor scratch = thread_scratch(
-      kernels::linear_attention_scratch(call.params.sizes, call.params.features));
+  const at::Tensor scratch =
+      thread_scratch(kernels::linear_attention_scratch(call.params.sizes, call.params.features));
   at::parallel_for(0, s.batch * s.heads, grain(s), [&](int64_t begin, int64_t end) {
     kernels::LinearAttentionParams mine = call.params;
     mine.scratch = scratch_of(scratch);
@@ -275,9 +274,9 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
     result[kQuery].mul_(scale);
     result[kKey].mul_(scale);
   }
-  const at::Tensor* like[] = {&inputs.query,     &inputs.key,        &inputs.value,
+  const at::Tensor* like[] = {&inputs.query,        &inputs.key,        &inputs.value,
                               &inputs.query_factor, &inputs.key_factor, &inputs.query_log,
-                              &inputs.key_log,   &inputs.state.sums, &inputs.state.normalizer};
+                              &inputs.key_log,      &inputs.state.sums, &inputs.state.normalizer};
   for (size_t i = 0; i < result.size(); ++i) result[i] = as(result[i], *like[i]);
   return result;
 }

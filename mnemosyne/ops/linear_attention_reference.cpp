@@ -136,7 +136,8 @@ LinearAttentionInputs prepared(const LinearAttentionInputs& in, const Shape& s) 
 /// The state to start from, in the dtype of computation.
 LinearAttentionState first_state(const LinearAttentionInputs& in,
                                  const LinearAttentionOptions& options, const Shape& s) {
-  if (in.state.sums.defined()) return {in.state.sums, in.state.normalizer, in.state.offset.detach()};
+  if (in.state.sums.defined())
+    return {in.state.sums, in.state.normalizer, in.state.offset.detach()};
   const at::TensorOptions type = in.value.options();
   const double offset = feature_map_has_offset(options) ? kNoKeysOffset : 0.0;
   return {at::zeros({s.batch, s.heads, s.rank * s.features, s.value_depth}, type),
@@ -226,18 +227,17 @@ at::Tensor linear_attention_dense(const LinearAttentionInputs& original,
     if (!options.feature_map.has_value()) return x;
     const at::Tensor omega =
         options.omega.defined() ? options.omega.to(x.options()) : options.omega;
-    const at::Tensor phi = feature_map(*options.feature_map,
-                                       x * linear_attention_scale(options, s.depth), omega);
+    const at::Tensor phi =
+        feature_map(*options.feature_map, x * linear_attention_scale(options, s.depth), omega);
     return log.defined() ? phi * log.exp() : phi;
   };
-  at::Tensor weights = at::matmul(features(in.query, in.query_log),
-                                  features(in.key, in.key_log).transpose(-1, -2));
+  at::Tensor weights =
+      at::matmul(features(in.query, in.query_log), features(in.key, in.key_log).transpose(-1, -2));
   if (in.query_factor.defined()) {
     weights = weights * at::matmul(in.query_factor, in.key_factor.transpose(-1, -2));
   }
   if (in.key_padding_mask.defined()) {
-    weights = weights.masked_fill(
-        in.key_padding_mask.logical_not().unsqueeze(1).unsqueeze(1), 0);
+    weights = weights.masked_fill(in.key_padding_mask.logical_not().unsqueeze(1).unsqueeze(1), 0);
   }
   if (options.causal) weights = weights.tril();
   const at::Tensor denominator =

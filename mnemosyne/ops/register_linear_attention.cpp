@@ -44,8 +44,10 @@ std::optional<FeatureMapKind> kind_of(c10::string_view name) {
   if (name == "trig") return FeatureMapKind::kTrig;
   if (name == "relu") return FeatureMapKind::kRelu;
   if (name == "elu+1") return FeatureMapKind::kElu;
-  throw InputError("[linear_attention] expected a feature_map of identity, constant, favor+, hyp+, "
-                   "trig, relu and elu+1, got " + std::string(name));
+  throw InputError(
+      "[linear_attention] expected a feature_map of identity, constant, favor+, hyp+, "
+      "trig, relu and elu+1, got " +
+      std::string(name));
 }
 
 const char* name_of(std::optional<FeatureMapKind> kind) {
@@ -98,8 +100,10 @@ struct Arguments {
   }
 };
 
-std::vector<at::Tensor> list_of(std::initializer_list<const Optional*> optionals) {
-  std::vector<at::Tensor> list;
+/// The tensors of a call as one list; those that are not there are undefined.
+std::vector<at::Tensor> list_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                std::initializer_list<const Optional*> optionals) {
+  std::vector<at::Tensor> list = {q, k, v};
   for (const Optional* x : optionals) list.push_back(x->value_or(at::Tensor()));
   return list;
 }
@@ -108,7 +112,9 @@ Outputs call_forward(at::TensorList x, const Settings& settings) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mnemosyne::linear_attention", "")
                              .typed<Forward>();
-  const auto optional = [&](int index) { return x[index].defined() ? Optional(x[index]) : Optional(); };
+  const auto optional = [&](int index) {
+    return x[index].defined() ? Optional(x[index]) : Optional();
+  };
   return op.call(x[kQuery], x[kKey], x[kValue], optional(kQueryFactor), optional(kKeyFactor),
                  optional(kQueryLog), optional(kKeyLog), optional(kStateSums),
                  optional(kStateNormalizer), optional(kOmega), optional(kMask),
@@ -246,10 +252,8 @@ Outputs forward_autograd(const at::Tensor& q, const at::Tensor& k, const at::Ten
                          const Optional& omega, const Optional& mask, const Optional& offset,
                          c10::string_view feature_map, bool causal, std::optional<double> scale,
                          double floor) {
-  std::vector<at::Tensor> list = {q, k, v};
-  const std::vector<at::Tensor> rest = list_of(
-      {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
-  list.insert(list.end(), rest.begin(), rest.end());
+  const std::vector<at::Tensor> list =
+      list_of(q, k, v, {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
   const std::string name(feature_map);
   if (!linear_attention_is_fused({.query = q})) {
     return reference_outputs(Arguments(list, {name, causal, scale, floor}));
@@ -267,10 +271,8 @@ Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        const Optional& omega, const Optional& mask, const Optional& offset,
                        c10::string_view feature_map, bool causal, std::optional<double> scale,
                        double floor) {
-  std::vector<at::Tensor> list = {q, k, v};
-  const std::vector<at::Tensor> rest = list_of(
-      {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
-  list.insert(list.end(), rest.begin(), rest.end());
+  const std::vector<at::Tensor> list =
+      list_of(q, k, v, {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
   const Arguments arguments(list, {std::string(feature_map), causal, scale, floor});
   if (!linear_attention_is_fused(arguments.inputs)) return reference_outputs(arguments);
   const LinearAttentionSaved saved = linear_attention_fused(arguments.inputs, arguments.options);
@@ -296,8 +298,7 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   return {at::empty_symint({batch, heads, q.sym_size(2), values}, q.options()),
           at::empty_symint({batch, heads, features, values}, type),
-          at::empty_symint({batch, heads, features}, type),
-          at::empty_symint({batch, heads}, type),
+          at::empty_symint({batch, heads, features}, type), at::empty_symint({batch, heads}, type),
           at::empty_symint({batch, heads, q.sym_size(2)}, type)};
 }
 
@@ -307,13 +308,21 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& inputs,
                                        const LinearAttentionOptions& options) {
   const LinearAttentionState& state = inputs.state;
   check_linear_attention(inputs, options);
-  const at::Tensor tensors[] = {inputs.query,        inputs.key,       inputs.value,
-                                inputs.query_factor, inputs.key_factor, inputs.query_log,
-                                inputs.key_log,      state.sums,       state.normalizer,
-                                options.omega,       inputs.key_padding_mask, state.offset};
+  const at::Tensor tensors[] = {inputs.query,
+                                inputs.key,
+                                inputs.value,
+                                inputs.query_factor,
+                                inputs.key_factor,
+                                inputs.query_log,
+                                inputs.key_log,
+                                state.sums,
+                                state.normalizer,
+                                options.omega,
+                                inputs.key_padding_mask,
+                                state.offset};
   const auto [output, sums, normalizer, offset, inverse] = call_forward(
-      tensors, {name_of(options.feature_map), options.causal, options.scale,
-                options.denominator_floor});
+      tensors,
+      {name_of(options.feature_map), options.causal, options.scale, options.denominator_floor});
   return {output, {sums, normalizer, offset}};
 }
 

@@ -17,7 +17,7 @@ using Params = LinearAttentionBackwardParams;
 struct Chunk {
   float *x, *key_x, *grad_x;                      // [C,Dp]
   float *queries, *keys, *scaled, *grad, *terms;  // [C,Mp]
-  float *keys_transposed;                         // [Mp,C]
+  float* keys_transposed;                         // [Mp,C]
   float *values, *values_transposed, *up, *sum;   // [C,Vp]
   float *totals, *norms, *largest, *relative;     // [C]
   float *scores, *weights, *coupling;             // [C,C]
@@ -62,10 +62,10 @@ void load_up(const Shape& s, const Params& p, const Chunk& c, Span span) {
     const float inverse = p.forward.inverse[first + i];
     const float* output = p.forward.output + (first + i) * s.Dv;
     scale(c.up + i * s.Vp, s.Dv, inverse);
-    float total = 0;
+    copy(c.sum, output, s.Dv);
+    fill(c.sum + s.Dv, s.Vp - s.Dv, 0);
     const bool floored = inverse >= largest || inverse <= -largest;
-    for (int64_t d = 0; d < s.Dv && !floored; ++d) total -= c.up[i * s.Vp + d] * output[d];
-    c.totals[i] = total;
+    c.totals[i] = floored ? 0.0f : -dot(s.Vp, c.up + i * s.Vp, c.sum);
   }
   fill(c.totals + span.n, span.rows - span.n, 0);
 }
@@ -150,16 +150,14 @@ void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
     }
     add_scaled_rows(s, span, c.factors + r, c.terms, c.grad);
     scale_rows(span, s.Mp, c.factors + r, s.R, c.keys, c.scaled);
-    product<Accumulate::kAdd, true>(span.rows, s.Vp, s.Mp, c.scaled, s.Mp, sums, s.Vp, c.sum,
-                                    s.Vp);
+    product<Accumulate::kAdd, true>(span.rows, s.Vp, s.Mp, c.scaled, s.Mp, sums, s.Vp, c.sum, s.Vp);
   }
 }
 
 /// Writes the queries' gradient from grad [C,Mp].
 void finish_queries(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  float* grad_log = p.grad_query_log == nullptr
-                        ? nullptr
-                        : p.grad_query_log + (s.h * s.L + span.first) * s.M;
+  float* grad_log =
+      p.grad_query_log == nullptr ? nullptr : p.grad_query_log + (s.h * s.L + span.first) * s.M;
   features_backward(s, p.forward, span, /*key=*/false, c.x, c.queries, c.grad, grad_log, c.grad_x);
   float* to = p.grad_query + ((s.b * p.forward.sizes.heads + s.h) * s.L + span.first) * s.D;
   for (int64_t i = 0; i < span.n; ++i) copy(to + i * s.D, c.grad_x + i * s.Dp, s.D);
@@ -317,9 +315,8 @@ void two_way(const Shape& s, const Params& p, const Chunk& c, State state, State
     queries_to_state(s, p, c, span, 1, grad_state);
     finish_queries(s, p, c, span);
   }
-  const float after = attention_features_have_offset(f.features)
-                          ? f.next_offset[s.b * f.sizes.heads + s.h]
-                          : 0.0f;
+  const float after =
+      attention_features_have_offset(f.features) ? f.next_offset[s.b * f.sizes.heads + s.h] : 0.0f;
   fill(c.offsets, s.S, after);
   for (int64_t first = 0; first < s.S; first += s.C) {
     const Span span = Span::at(first, s.S, s.C);

@@ -25,10 +25,10 @@ constexpr int64_t kTermBlock = 128;
 /// Which part of a product is not known to be zero.
 enum class Part { kAll, kLowerResult, kLowerLeft, kUpperLeft };
 
-/// c [rows,columns] (=, +=) a b [terms,columns]; a(i, k) is a[i * lda + k] with kAByRows, else a[k *
-/// lda + i]. Whole tiles: rows and columns are rounded up to them. kLowerResult leaves tiles above
-/// the diagonal as they are; kLowerLeft and kUpperLeft skip terms beyond a tile on the diagonal of
-/// a.
+/// c [rows,columns] (=, +=) a b [terms,columns]; a(i, k) is a[i * lda + k] with kAByRows, else a[k
+/// * lda + i]. Whole tiles: rows and columns are rounded up to them. kLowerResult leaves tiles
+/// above the diagonal as they are; kLowerLeft and kUpperLeft skip terms beyond a tile on the
+/// diagonal of a.
 template <Accumulate mode, bool kAByRows, Part part = Part::kAll>
 void product(int64_t rows, int64_t columns, int64_t terms, const float* a, int64_t lda,
              const float* b, int64_t ldb, float* c, int64_t ldc) {
@@ -67,6 +67,30 @@ inline void transpose(int64_t rows, int64_t columns, const float* from, int64_t 
       transpose_block(from + i * from_row + j, from_row, to + j * to_row + i, to_row);
     }
   }
+}
+
+template <int shift, int... I>
+inline Vector rotated(Vector v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, ((I + shift) % kLanes)...);
+}
+
+/// All lanes by a tree of `combine`, in registers.
+template <int half = kLanes / 2, typename Combine>
+inline float across(Vector v, const Combine& combine) {
+  if constexpr (half == 0) {
+    return v[0];
+  } else {
+    constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
+    return across<half / 2>(combine(v, rotated<half>(v, lanes)), combine);
+  }
+}
+
+inline float sum_across(Vector v) {
+  return across(v, [](Vector a, Vector b) { return a + b; });
+}
+
+inline float largest_across(Vector v) {
+  return across(v, [](Vector a, Vector b) { return a > b ? a : b; });
 }
 
 inline int64_t whole_tiles(int64_t rows) { return round_up(rows, kTileRows); }
@@ -202,13 +226,13 @@ inline void scale_rows(Span span, int64_t width, const float* factors, int64_t r
 inline float dot(int64_t width, const float* a, const float* b) {
   Vector total = {};
   for (int64_t m = 0; m < width; m += kLanes) total += load(a + m) * load(b + m);
-  return sum(total);
+  return sum_across(total);
 }
 
 inline float sum_of(int64_t width, const float* a) {
   Vector total = {};
   for (int64_t m = 0; m < width; m += kLanes) total += load(a + m);
-  return sum(total);
+  return sum_across(total);
 }
 
 /// to [width] += sum over the rows of a chunk of weights[i] (one if null) rows[i,:].
@@ -267,8 +291,8 @@ inline float* chunk_coupling(const Shape& s, const LinearAttentionParams& p, Spa
   return coupling;
 }
 
-/// weights [C,C] *= coupling on and below the diagonal, zero above it up to whole vectors; rows from
-/// n on are zero.
+/// weights [C,C] *= coupling on and below the diagonal, zero above it up to whole vectors; rows
+/// from n on are zero.
 inline void couple(const Shape& s, Span span, const float* coupling, float* weights) {
   for (int64_t i = 0; i < span.rows; ++i) {
     float* row = weights + i * s.C;

@@ -20,8 +20,7 @@ inline float largest_of(const float* row, int64_t count) {
     const Vector x = load(row + m);
     best = x > best ? x : best;
   }
-  float result = kAttentionNoOffset;
-  for (int lane = 0; lane < kLanes; ++lane) result = best[lane] > result ? best[lane] : result;
+  float result = largest_across(best);
   for (; m < count; ++m) result = row[m] > result ? row[m] : result;
   return result;
 }

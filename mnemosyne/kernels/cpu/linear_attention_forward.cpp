@@ -80,8 +80,7 @@ void read_chunk(const Shape& s, const LinearAttentionParams& p, const Chunk& c, 
   transpose(span.rows, s.Mp, c.keys, s.Mp, c.keys_transposed, s.C);
   product<Accumulate::kSet, true, Part::kLowerResult>(span.rows, span.rows, s.Mp, c.queries, s.Mp,
                                                       c.keys_transposed, s.C, c.weights, s.C);
-  const float* coupling =
-      chunk_coupling(s, p, span, c.offsets, moved, c.factor_tables, c.coupling);
+  const float* coupling = chunk_coupling(s, p, span, c.offsets, moved, c.factor_tables, c.coupling);
   couple(s, span, coupling, c.weights);
   for (int64_t i = 0; i < span.n; ++i) c.totals[i] = sum_of(i + 1, c.weights + i * s.C);
   product<Accumulate::kSet, true, Part::kLowerLeft>(span.rows, s.Vp, span.rows, c.weights, s.C,
