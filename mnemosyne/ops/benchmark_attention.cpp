@@ -106,32 +106,40 @@ double multiply_rate(int repetitions) {
   return rate;
 }
 
+/// Costs of `linear_attention`; `inputs` are query, key and value.
+AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<at::Tensor> inputs,
+                          int64_t features) {
+  if (options.rank > 0) {
+    const int64_t length = inputs[0].size(2);
+    inputs.push_back(at::rand({options.heads, length, options.rank}));
+    inputs.push_back(at::rand({options.heads, length, options.rank}));
+  }
+  const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
+                                   .omega = at::randn({features, options.depth}),
+                                   .causal = options.causal};
+  return cost_of(inputs, options.repetitions, [&](const std::vector<at::Tensor>& x) {
+    LinearAttentionInputs call{.query = x[0], .key = x[1], .value = x[2]};
+    if (x.size() > 3) {
+      call.query_factor = x[3];
+      call.key_factor = x[4];
+    }
+    return linear_attention(call, how).output;
+  });
+}
+
 AttentionBenchmarkRow measure(const AttentionBenchmarkOptions& options, int64_t length,
                               double rate) {
   AttentionBenchmarkRow row{.length = length};
-  const at::IntArrayRef shape{1, options.heads, length, options.depth};
-  const std::vector<at::Tensor> inputs = {at::randn(shape), at::randn(shape), at::randn(shape)};
+  const auto normal = [&] { return at::randn({1, options.heads, length, options.depth}); };
+  const std::vector<at::Tensor> inputs = {normal(), normal(), normal()};
   for (const int64_t features : options.features) {
-    LinearAttentionInputs given;
-    if (options.rank > 0) {
-      given.query_factor = at::rand({options.heads, length, options.rank});
-      given.key_factor = at::rand({options.heads, length, options.rank});
-    }
-    const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
-                                     .omega = at::randn({features, options.depth}),
-                                     .causal = options.causal};
-    row.linear.push_back(cost_of(inputs, options.repetitions, [&](const auto& x) {
-      LinearAttentionInputs call = given;
-      call.query = x[0];
-      call.key = x[1];
-      call.value = x[2];
-      return linear_attention(call, how).output;
-    }));
+    const AttentionCost cost = linear_cost(options, inputs, features);
     const auto share = [&](bool training, double time) {
       return linear_attention_operations(options, length, features, training) / time / rate;
     };
-    row.forward_share.push_back(share(false, row.linear.back().forward_seconds));
-    row.training_share.push_back(share(true, row.linear.back().training_seconds));
+    row.linear.push_back(cost);
+    row.forward_share.push_back(share(false, cost.forward_seconds));
+    row.training_share.push_back(share(true, cost.training_seconds));
   }
   if (length <= options.longest_softmax) {
     row.softmax = cost_of(inputs, options.repetitions, [&](const auto& x) {

@@ -30,18 +30,18 @@ struct AttentionCost {
 /// One length.
 struct AttentionBenchmarkRow {
   int64_t length = 0;
-  AttentionCost softmax;              ///< at::scaled_dot_product_attention
-  AttentionCost softmax_with_bias;    ///< the same with a learned bias per head
-  std::vector<AttentionCost> linear;  ///< `linear_attention`, one for each number of features
-  std::vector<double> forward_share;  ///< of `multiply_rate`: operations / seconds / rate
-  std::vector<double> training_share;
+  AttentionCost softmax{};              ///< at::scaled_dot_product_attention
+  AttentionCost softmax_with_bias{};    ///< the same with a learned bias per head
+  std::vector<AttentionCost> linear{};  ///< `linear_attention`, one for each number of features
+  std::vector<double> forward_share{};  ///< of `multiply_rate`: operations / seconds / rate
+  std::vector<double> training_share{};
 };
 
 struct AttentionBenchmark {
   /// Operations a second of the fastest float32 product found in the same run, of matrices of
   /// several sizes through at::mm and through at::conv1d (oneDNN).
   double multiply_rate = 0;
-  std::vector<AttentionBenchmarkRow> rows;
+  std::vector<AttentionBenchmarkRow> rows{};
 };
 
 /// Times attention against length. Absolute numbers depend on what else the machine does: compare

@@ -64,6 +64,10 @@ struct LinearAttentionResult {
 /// does not change an earlier finite output by one bit. The floor applies to weights scaled that
 /// way.
 ///
+/// From the papers: the maps, and that a position mask of low rank keeps attention linear. Ours:
+/// the mask as a factor of rank R beside the features, the running maximum with a state relative
+/// to it, and the two sweeps of the backward pass, which recompute features, not keep them.
+///
 /// With `state` a long sequence goes through in segments, and decoding is one token at a time:
 ///
 ///     ops::LinearAttentionState state;
