@@ -282,15 +282,16 @@ TEST_P(LinearAttention, ReadsTransposedTensorsInPlace) {
 
 TEST(LinearAttentionFeatures, EstimateSoftmaxAttentionWithoutBias) {
   // The estimate of the numerator is unbiased: the mean over draws has the error of its deviation.
-  constexpr int64_t kDraws = 1500;
+  constexpr int64_t kDraws = 600;
   const at::Tensor q = make_call({.batch = 1, .heads = 1, .depth = 4}).inputs.query.select(2, 0);
   const at::Tensor k = make_call({.batch = 1, .heads = 1, .depth = 4}, 2).inputs.key.select(2, 0);
   const double exact = std::exp((q * k).sum().item<double>() / 2);  // D^(1/2) = 2
+  const double root = std::pow(4.0, -0.25);
+  std::vector<at::Tensor> omegas;
+  for (uint64_t seed = 0; seed < kDraws; ++seed) omegas.push_back(nn::draw_omega(4, 4, seed));
   for (const auto kind : {Kind::kFavorPlus, Kind::kHypPlus, Kind::kTrig}) {
     std::vector<double> estimates;
-    for (uint64_t seed = 0; seed < kDraws; ++seed) {
-      const at::Tensor omega = nn::draw_omega(4, 4, seed);
-      const double root = std::pow(4.0, -0.25);
+    for (const at::Tensor& omega : omegas) {
       estimates.push_back((feature_map(kind, q * root, omega) * feature_map(kind, k * root, omega))
                               .sum()
                               .item<double>());
@@ -306,15 +307,16 @@ TEST(LinearAttentionFeatures, ConvergeToSoftmaxAttentionAsTheirNumberGrows) {
   AttentionCall call = make_call(c).leaves(at::kFloat);
   const at::Tensor exact = at::scaled_dot_product_attention(
       call.inputs.query, call.inputs.key, call.inputs.value, {}, 0.0, /*is_causal=*/true);
+  const at::Tensor few = nn::draw_omega(64, 8, 1), many = nn::draw_omega(4096, 8, 1);
   for (const auto kind : {Kind::kFavorPlus, Kind::kHypPlus, Kind::kTrig}) {
-    const auto error = [&](int64_t omegas) {
+    const auto error = [&](const at::Tensor& omega) {
       call.options.feature_map = kind;
-      call.options.omega = nn::draw_omega(omegas, 8, 1);
+      call.options.omega = omega;
       const at::Tensor output = linear_attention(call.inputs, call.options).output;
       return (output - exact).square().mean().sqrt().item<double>();
     };
-    EXPECT_LT(error(16384), 0.03) << static_cast<int>(kind);
-    EXPECT_LT(error(16384), error(64) / 4) << static_cast<int>(kind);
+    EXPECT_LT(error(many), 0.06) << static_cast<int>(kind);
+    EXPECT_LT(error(many), error(few) / 3) << static_cast<int>(kind);
   }
 }
 
