@@ -8,6 +8,7 @@
 #include "mnemosyne/meta/trainer.h"
 #include "mnemosyne/nn/damped_position.h"
 #include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/ops/linear_attention.h"
 #include "mnemosyne/ops/masked_attention.h"
 #include "mnemosyne/ops/memory_step.h"
 #include "mnemosyne/ops/orthogonalize.h"

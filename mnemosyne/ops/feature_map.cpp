@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/elu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
@@ -24,6 +25,7 @@ int64_t num_features(FeatureMapKind kind, int64_t num_omegas) {
       return 2 * num_omegas;
     case FeatureMapKind::kFavorPlus:
     case FeatureMapKind::kRelu:
+    case FeatureMapKind::kElu:
       break;
   }
   return num_omegas;
@@ -35,6 +37,7 @@ at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tenso
     shape.back() = 1;
     return at::ones(shape, x.options().requires_grad(false));
   }
+  if (kind == FeatureMapKind::kElu) return at::elu(x) + 1;
   TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
               "[feature_map] expected omega of shape [M, ", x.size(-1), "], got ",
               omega.defined() ? omega.sizes() : at::IntArrayRef{});
@@ -51,6 +54,7 @@ at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tenso
       return at::cat({projection.cos(), projection.sin()}, -1) * (half_norm.exp() * scale);
     case FeatureMapKind::kRelu:
     case FeatureMapKind::kConstant:
+    case FeatureMapKind::kElu:
       break;
   }
   return at::relu(projection) * scale + kReluOffset;

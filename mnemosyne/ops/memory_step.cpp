@@ -163,6 +163,8 @@ void check(const MemoryStepInputs& inputs, const MemoryStepWeights& weights,
           inputs.step.sizes() == at::IntArrayRef({static_cast<int64_t>(count)}),
       "[memory_step] expected hidden_bias [T, U] and step [T], got ", inputs.hidden_bias.sizes(),
       " and ", inputs.step.sizes());
+  TORCH_CHECK(options.feature_map != FeatureMapKind::kElu,
+              "[memory_step] expected a feature map with random vectors or kConstant, got kElu");
   const int64_t features =
       num_features(options.feature_map, weights.omega.defined() ? weights.omega.size(0) : 0);
   for (size_t t = 0; t < count; ++t) {

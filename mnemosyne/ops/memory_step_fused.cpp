@@ -56,6 +56,7 @@ kernels::MemoryFeatures kernel_map(FeatureMapKind kind) {
     case FeatureMapKind::kTrig:
       return kernels::MemoryFeatures::kTrig;
     case FeatureMapKind::kRelu:
+    case FeatureMapKind::kElu:  // refused by memory_step
       break;
   }
   return kernels::MemoryFeatures::kRelu;

@@ -1,0 +1,166 @@
+#include "mnemosyne/kernels/cpu/linear_attention_chunk.h"
+#include "mnemosyne/kernels/cpu/linear_attention_features.h"
+#include "mnemosyne/kernels/linear_attention.h"
+
+namespace mnemosyne::kernels::CPU_CAPABILITY {
+namespace {
+
+/// Matrices of the current chunk.
+struct Chunk {
+  float *x, *queries, *keys, *keys_transposed, *scaled;  // [C,Dp], [C,Mp] .. [Mp,C], [C,Mp]
+  float *values, *output;                                // [C,Vp]
+  float *weights, *coupling;                             // [C,C]
+  float *factors, *factor_tables;                        // [C,R], 2 of [C,R]
+  float *norms, *largest, *offsets, *relative, *totals;  // [C]
+
+  Chunk(const Shape& s, Arena& arena)
+      : x(arena.take(s.C * s.Dp)),
+        queries(arena.take(s.C * s.Mp)),
+        keys(arena.take(s.C * s.Mp)),
+        keys_transposed(arena.take(s.C * s.Mp)),
+        scaled(arena.take(s.C * s.Mp)),
+        values(arena.take(s.C * s.Vp)),
+        output(arena.take(s.C * s.Vp)),
+        weights(arena.take(s.C * s.C)),
+        coupling(arena.take(s.C * s.C)),
+        factors(arena.take(s.C * s.R)),
+        factor_tables(arena.take(2 * s.C * s.R)),
+        norms(arena.take(s.C)),
+        largest(arena.take(s.C)),
+        offsets(arena.take(s.C)),
+        relative(arena.take(s.C)),
+        totals(arena.take(s.C)) {}
+};
+
+/// state <- e^{before - after} state + sum_j e^{o_j - after} s_j phi_j [v_j, 1].
+void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+              float before, float after, State state) {
+  const bool plain = p.key_factor == nullptr && before == after;
+  for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
+  const float* table = p.key_factor == nullptr ? nullptr : p.key_factor + s.h * s.S * s.R;
+  load_factors(span, s.R, table, c.relative, c.factors);
+  const float decay = rescaled(before, after);
+  scale(state.sums, s.R * s.Mp * s.Vp, decay);
+  scale(state.normalizer, s.R * s.Mp, decay);
+  for (int64_t r = 0; r < s.R; ++r) {
+    const float* keys = c.keys;
+    if (!plain) {
+      scale_rows(span, s.Mp, c.factors + r, s.R, c.keys, c.scaled);
+      keys = c.scaled;
+    }
+    product<Accumulate::kAdd, false>(s.Mp, s.Vp, span.n, keys, s.Mp, c.values, s.Vp,
+                                     state.sums + r * s.Mp * s.Vp, s.Vp);
+    add_rows(span, s.Mp, keys, nullptr, state.normalizer + r * s.Mp);
+  }
+}
+
+/// output and totals += sum_r p_i relative_i phi_i [sums, normalizer].
+void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+                bool plain, State state) {
+  const float* table = p.query_factor == nullptr ? nullptr : p.query_factor + s.h * s.L * s.R;
+  load_factors(span, s.R, table, c.relative, c.factors);
+  plain = plain && table == nullptr;
+  for (int64_t r = 0; r < s.R; ++r) {
+    const float* queries = c.queries;
+    if (!plain) {
+      scale_rows(span, s.Mp, c.factors + r, s.R, c.queries, c.scaled);
+      queries = c.scaled;
+    }
+    product<Accumulate::kAdd, true>(span.rows, s.Vp, s.Mp, queries, s.Mp,
+                                    state.sums + r * s.Mp * s.Vp, s.Vp, c.output, s.Vp);
+    for (int64_t i = 0; i < span.n; ++i) {
+      c.totals[i] += dot(s.Mp, queries + i * s.Mp, state.normalizer + r * s.Mp);
+    }
+  }
+}
+
+/// output [C,Vp] <- the causal part within the chunk, totals its denominators.
+void read_chunk(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+                bool moved) {
+  transpose(span.rows, s.Mp, c.keys, s.Mp, c.keys_transposed, s.C);
+  product<Accumulate::kSet, true, Part::kLowerResult>(span.rows, span.rows, s.Mp, c.queries, s.Mp,
+                                                      c.keys_transposed, s.C, c.weights, s.C);
+  const float* coupling = chunk_coupling(s, p, span, c.offsets, moved, c.factor_tables, c.coupling);
+  couple(s, span, coupling, c.weights);
+  for (int64_t i = 0; i < span.n; ++i) c.totals[i] = sum_of(i + 1, c.weights + i * s.C);
+  product<Accumulate::kSet, true, Part::kLowerLeft>(span.rows, s.Vp, span.rows, c.weights, s.C,
+                                                    c.values, s.Vp, c.output, s.Vp);
+}
+
+void write_output(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span) {
+  const int64_t first = (s.b * p.sizes.heads + s.h) * s.L + span.first;
+  for (int64_t i = 0; i < span.n; ++i) {
+    const float total = c.totals[i];
+    const float kept = total >= p.floor || total <= -p.floor || total != total
+                           ? total
+                           : (total < 0 ? -p.floor : p.floor);
+    const float inverse = 1 / kept;
+    p.inverse[first + i] = inverse;
+    scale(c.output + i * s.Vp, s.Dv, inverse);
+    copy(p.output + (first + i) * s.Dv, c.output + i * s.Vp, s.Dv);
+  }
+}
+
+float causal_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, State state,
+                     float offset) {
+  bool empty = p.sums == nullptr;
+  for (int64_t first = 0; first < s.L; first += s.C) {
+    const Span span = Span::at(first, s.L, s.C);
+    const float before = offset;
+    load_values(s, p, span, c.values);
+    key_exponents(s, p, span, c.x, c.keys, c.norms, c.largest);
+    running_offsets(span, c.largest, &offset, c.offsets);
+    finish_key_features(s, p, span, c.norms, c.offsets, c.keys);
+    query_features(s, p, span, c.x, c.queries);
+    const bool moved = before != offset;
+    read_chunk(s, p, c, span, moved);
+    if (!empty) {
+      for (int64_t i = 0; i < span.n; ++i) c.relative[i] = rescaled(before, c.offsets[i]);
+      read_state(s, p, c, span, !moved, state);
+    }
+    write_output(s, p, c, span);
+    add_keys(s, p, c, span, before, offset, state);
+    empty = false;
+  }
+  return offset;
+}
+
+float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, State state,
+                      float offset) {
+  for (int64_t first = 0; first < s.S; first += s.C) {
+    const Span span = Span::at(first, s.S, s.C);
+    const float before = offset;
+    load_values(s, p, span, c.values);
+    key_exponents(s, p, span, c.x, c.keys, c.norms, c.largest);
+    common_offset(span, c.largest, &offset, c.offsets);
+    finish_key_features(s, p, span, c.norms, c.offsets, c.keys);
+    add_keys(s, p, c, span, before, offset, state);
+  }
+  fill(c.relative, s.C, 1);
+  for (int64_t first = 0; first < s.L; first += s.C) {
+    const Span span = Span::at(first, s.L, s.C);
+    query_features(s, p, span, c.x, c.queries);
+    fill(c.output, s.C * s.Vp, 0);
+    fill(c.totals, s.C, 0);
+    read_state(s, p, c, span, /*plain=*/true, state);
+    write_output(s, p, c, span);
+  }
+  return offset;
+}
+
+}  // namespace
+
+void linear_attention_forward(const LinearAttentionParams& params) {
+  const Shape shape(params);
+  Arena arena{params.scratch};
+  const Chunk chunk(shape, arena);
+  const State state = take_state(shape, arena);
+  load_state(shape, params.sizes.heads, params.sums, params.normalizer, state);
+  const float before = first_offset(shape, params);
+  const float after = params.causal ? causal_forward(shape, params, chunk, state, before)
+                                    : two_way_forward(shape, params, chunk, state, before);
+  store_state(shape, params.sizes.heads, state, params.next_sums, params.next_normalizer);
+  params.next_offset[shape.b * params.sizes.heads + shape.h] = after;
+}
+
+}  // namespace mnemosyne::kernels::CPU_CAPABILITY

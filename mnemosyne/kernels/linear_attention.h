@@ -1,0 +1,140 @@
+#pragma once
+
+#include <cstdint>
+
+#include "mnemosyne/kernels/dispatch.h"
+
+namespace mnemosyne::kernels {
+
+// B = batch, H = heads of queries, Hk = heads of keys, L = queries, S = keys, D and Dv = depth of
+// keys and values, W = random vectors, M = features, R = rank of the position factor. Dp, Wp are
+// padded to kAttentionPadding.
+
+inline constexpr int64_t kAttentionPadding = 16;
+
+constexpr int64_t attention_padded(int64_t size) {
+  return (size + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
+}
+
+/// What turns a row x [D] into features: x itself; elu(x) + 1; relu(w x) c + 1e-3; e^{w x}; the
+/// pair e^{w x}, e^{-w x}; the pair cos w x, sin w x. M is D, D, W, W, 2W and 2W.
+enum class AttentionFeatures { kIdentity, kElu, kRelu, kExp, kExpPair, kTrig };
+
+constexpr bool attention_features_are_pairs(AttentionFeatures features) {
+  return features == AttentionFeatures::kExpPair || features == AttentionFeatures::kTrig;
+}
+
+/// Whether keys carry a factor e^{c |x|^2} and are stored relative to a running maximum.
+constexpr bool attention_features_have_offset(AttentionFeatures features) {
+  return features == AttentionFeatures::kExp || attention_features_are_pairs(features);
+}
+
+/// The offset of a state that has seen no key.
+inline constexpr float kAttentionNoOffset = -1e30f;
+
+/// Tokens that are handled at a time: long enough to amortise the state, whose cost per token does
+/// not depend on it, short enough for the quadratic part within it and for the second cache.
+constexpr int64_t attention_chunk(int64_t rank) { return rank > 2 ? 128 : 64; }
+
+/// Rows of [B, heads, length, depth] with contiguous elements and any other strides, in floats.
+struct AttentionRows {
+  const float* data;
+  int64_t batch;
+  int64_t head;
+  int64_t row;
+};
+
+struct LinearAttentionSizes {
+  int64_t heads;
+  int64_t key_heads;
+  int64_t queries;
+  int64_t keys;
+  int64_t depth;
+  int64_t value_depth;
+  int64_t omegas;  ///< W; D for features without projection.
+  int64_t rank;    ///< R; 1 without position factors.
+};
+
+/// Linear attention of one head of one example: normalised read-out, and the state after it.
+struct LinearAttentionParams {
+  LinearAttentionSizes sizes;
+  int64_t batch_index;
+  int64_t head_index;
+  AttentionRows query;  ///< [B,H,L,D]
+  AttentionRows key;    ///< [B,Hk,S,D]
+  AttentionRows value;  ///< [B,Hk,S,Dv]
+  const float* omega;   ///< [Wp,Dp], zero in the padding, scaled; null without projection.
+  const float* omega_transposed;  ///< [Dp,Wp]
+  const float* query_factor;      ///< [H,L,R] or null, as are the next five.
+  const float* key_factor;        ///< [H,S,R]
+  const float* query_log;         ///< [H,L,M], added to the exponents
+  const float* key_log;           ///< [H,S,M]
+  const bool* key_mask;           ///< [B,S]: true takes part.
+  const float* sums;              ///< [B,H,R,M,Dv] before the first key, with the next two.
+  const float* normalizer;        ///< [B,H,R,M]
+  const float* offset;            ///< [B,H]: the state counts e^offset times.
+  float* output;                  ///< [B,H,L,Dv]
+  float* inverse;                 ///< [B,H,L]: one over the floored denominator.
+  float* next_sums;               ///< [B,H,R,M,Dv], and so on.
+  float* next_normalizer;
+  float* next_offset;
+  float* scratch;  ///< linear_attention_scratch(sizes, features) floats.
+  AttentionFeatures features;
+  bool causal;
+  float norm_scale;  ///< c of the factor e^{c |x|^2} of keys.
+  float relu_scale;
+  float floor;  ///< The least magnitude of a denominator.
+};
+
+/// Its gradient for one head of one example, added to grad_key, grad_value and what the batch
+/// shares.
+struct LinearAttentionBackwardParams {
+  LinearAttentionParams forward;  ///< With what the forward pass wrote, and new scratch.
+  AttentionRows grad_output;      ///< [B,H,L,Dv]
+  const float* grad_next_sums;    ///< [B,H,R,M,Dv] or null
+  const float* grad_next_normalizer;
+  float* grad_query;         ///< [B,H,L,D], written
+  float* grad_key;           ///< [B,Hk,S,D], added to, as are the next five
+  float* grad_value;         ///< [B,Hk,S,Dv]
+  float* grad_query_factor;  ///< [H,L,R] or null, and so on
+  float* grad_key_factor;
+  float* grad_query_log;
+  float* grad_key_log;
+  float* grad_sums;  ///< [B,H,R,M,Dv] or null, written
+  float* grad_normalizer;
+};
+
+/// M in the layout of the kernels: each half of a pair is padded on its own.
+constexpr int64_t attention_padded_features(const LinearAttentionSizes& sizes,
+                                            AttentionFeatures features) {
+  return attention_padded(sizes.omegas) * (attention_features_are_pairs(features) ? 2 : 1);
+}
+
+/// Floats of scratch that the forward pass needs.
+constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
+                                           AttentionFeatures features) {
+  const int64_t chunk = attention_chunk(sizes.rank);
+  const int64_t padded = attention_padded_features(sizes, features);
+  const int64_t values = attention_padded(sizes.value_depth);
+  return chunk * (2 * attention_padded(sizes.depth) + 4 * padded + 2 * values + 2 * chunk +
+                  3 * sizes.rank + 8) +
+         sizes.rank * padded * (values + 1);
+}
+
+/// Floats of scratch that the backward pass needs: as much, a state's gradient, and one number per
+/// key.
+constexpr int64_t linear_attention_backward_scratch(const LinearAttentionSizes& sizes,
+                                                    AttentionFeatures features) {
+  const int64_t chunk = attention_chunk(sizes.rank);
+  const int64_t padded = attention_padded_features(sizes, features);
+  const int64_t values = attention_padded(sizes.value_depth);
+  return linear_attention_scratch(sizes, features) +
+         chunk * (attention_padded(sizes.depth) + 3 * padded + 4 * values + 3 * chunk +
+                  3 * sizes.rank + 8) +
+         sizes.rank * padded * (values + 1) + padded * values + sizes.keys;
+}
+
+}  // namespace mnemosyne::kernels
+
+MN_DECLARE_KERNEL(linear_attention_forward, LinearAttentionParams)
+MN_DECLARE_KERNEL(linear_attention_backward, LinearAttentionBackwardParams)

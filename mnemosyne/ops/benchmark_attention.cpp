@@ -1,0 +1,193 @@
+#include "mnemosyne/ops/benchmark_attention.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <limits>
+#include <memory>
+
+#include "mnemosyne/kernels/linear_attention.h"
+#include "mnemosyne/ops/linear_attention.h"
+
+namespace mnemosyne::ops {
+namespace {
+
+/// Follows what tensors of this thread allocate while it is installed.
+class PeakMemory : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    held_ += size;
+    peak_ = std::max(peak_, held_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  /// Bytes at the peak that are no longer held.
+  int64_t extra() const { return peak_ - held_; }
+
+ private:
+  int64_t held_ = 0;
+  int64_t peak_ = 0;
+};
+
+double seconds(const std::function<void()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double fastest(int repetitions, const std::function<void()>& body) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < repetitions; ++i) best = std::min(best, seconds(body));
+  return best;
+}
+
+int64_t extra_bytes(const std::function<std::vector<at::Tensor>()>& body) {
+  const auto memory = std::make_shared<PeakMemory>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, memory);
+  const std::vector<at::Tensor> results = body();
+  return memory->extra();
+}
+
+/// Costs of an attention, a function of `inputs`.
+AttentionCost cost_of(const std::vector<at::Tensor>& inputs, int repetitions,
+                      const std::function<at::Tensor(const std::vector<at::Tensor>&)>& attention) {
+  std::vector<at::Tensor> leaves;
+  for (const at::Tensor& x : inputs) leaves.push_back(x.detach().requires_grad_(true));
+  const at::Tensor grad = at::ones_like(inputs[0]);
+  const auto forward = [&]() -> std::vector<at::Tensor> {
+    const at::NoGradGuard no_grad;
+    return {attention(inputs)};
+  };
+  const auto training = [&]() -> std::vector<at::Tensor> {
+    const at::AutoGradMode with_grad(true);
+    const at::Tensor output = attention(leaves);
+    std::vector<at::Tensor> results = torch::autograd::grad({output}, leaves, {grad});
+    results.push_back(output.detach());
+    return results;
+  };
+  AttentionCost cost;
+  // The passes that measure memory also warm caches.
+  cost.forward_bytes = extra_bytes(forward);
+  cost.forward_seconds = fastest(repetitions, [&] { forward(); });
+  cost.training_bytes = extra_bytes(training);
+  cost.training_seconds = fastest(repetitions, [&] { training(); });
+  return cost;
+}
+
+/// Operations a second of the fastest product found.
+double multiply_rate(int repetitions) {
+  const at::NoGradGuard no_grad;
+  double rate = 0;
+  for (const int64_t size : {256, 512, 1024}) {
+    const at::Tensor a = at::randn({size, size}), b = at::randn({size, size});
+    const double operations = 2.0 * static_cast<double>(size * size * size);
+    const int rounds = static_cast<int>(1024 / size);
+    const auto measure = [&](const std::function<void()>& body) {
+      body();
+      const double best = fastest(3 * repetitions * rounds, body);
+      rate = std::max(rate, operations / best);
+    };
+    measure([&] { at::mm(a, b); });
+    measure([&] { at::conv1d(b.unsqueeze(0), a.unsqueeze(-1)); });
+  }
+  return rate;
+}
+
+/// Costs of `linear_attention`; `inputs` are query, key and value.
+AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<at::Tensor> inputs,
+                          int64_t features) {
+  if (options.rank > 0) {
+    const int64_t length = inputs[0].size(2);
+    inputs.push_back(at::rand({options.heads, length, options.rank}));
+    inputs.push_back(at::rand({options.heads, length, options.rank}));
+  }
+  const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
+                                   .omega = at::randn({features, options.depth}),
+                                   .causal = options.causal};
+  return cost_of(inputs, options.repetitions, [&](const std::vector<at::Tensor>& x) {
+    LinearAttentionInputs call{.query = x[0], .key = x[1], .value = x[2]};
+    if (x.size() > 3) {
+      call.query_factor = x[3];
+      call.key_factor = x[4];
+    }
+    return linear_attention(call, how).output;
+  });
+}
+
+AttentionBenchmarkRow measure(const AttentionBenchmarkOptions& options, int64_t length,
+                              double rate) {
+  AttentionBenchmarkRow row{.length = length};
+  const auto normal = [&] { return at::randn({1, options.heads, length, options.depth}); };
+  const std::vector<at::Tensor> inputs = {normal(), normal(), normal()};
+  for (const int64_t features : options.features) {
+    const AttentionCost cost = linear_cost(options, inputs, features);
+    const auto share = [&](bool training, double time) {
+      return linear_attention_operations(options, length, features, training) / time / rate;
+    };
+    row.linear.push_back(cost);
+    row.forward_share.push_back(share(false, cost.forward_seconds));
+    row.training_share.push_back(share(true, cost.training_seconds));
+  }
+  if (length <= options.longest_softmax) {
+    row.softmax = cost_of(inputs, options.repetitions, [&](const auto& x) {
+      return at::scaled_dot_product_attention(x[0], x[1], x[2], {}, 0.0, options.causal);
+    });
+  }
+  if (length <= options.longest_with_bias) {
+    std::vector<at::Tensor> with_bias = inputs;
+    with_bias.push_back(at::randn({1, options.heads, length, length}));
+    if (options.causal) {
+      with_bias.back().add_(
+          at::full({length, length}, -std::numeric_limits<float>::infinity()).triu(1));
+    }
+    row.softmax_with_bias = cost_of(with_bias, options.repetitions, [](const auto& x) {
+      return at::scaled_dot_product_attention(x[0], x[1], x[2], x[3]);
+    });
+  }
+  return row;
+}
+
+}  // namespace
+
+AttentionBenchmark benchmark_attention(const AttentionBenchmarkOptions& options) {
+  AttentionBenchmark result{.multiply_rate = multiply_rate(options.repetitions)};
+  for (const int64_t length : options.lengths) {
+    result.rows.push_back(measure(options, length, result.multiply_rate));
+  }
+  return result;
+}
+
+double linear_attention_operations(const AttentionBenchmarkOptions& options, int64_t length,
+                                   int64_t features, bool training) {
+  const auto number = [](int64_t x) { return static_cast<double>(x); };
+  const double depth = number(options.depth), width = number(features);
+  const double rank = number(std::max<int64_t>(options.rank, 1));
+  const int64_t chunk =
+      std::min(kernels::attention_chunk(std::max<int64_t>(options.rank, 1)), length);
+  // For each token of a head: products with omega, with a state, and with half a chunk.
+  const double project = 2 * depth * width, state = 2 * rank * width * depth;
+  const double pairs = options.causal ? number(chunk + 1) : 0;
+  const double position = options.rank > 0 ? rank : 0;
+  double total = 2 * project + 2 * state + pairs * (width + depth + position);
+  if (training && options.causal) {
+    total += 6 * project + 5 * state + pairs * (3 * width + 3 * depth + 4 * position);
+  } else if (training) {
+    total += 4 * project + 4 * state;
+  }
+  return total * number(length * options.heads);
+}
+
+}  // namespace mnemosyne::ops

@@ -1,0 +1,43 @@
+#include "mnemosyne/ops/benchmark_attention.h"
+
+#include <gtest/gtest.h>
+
+namespace mnemosyne::ops {
+namespace {
+
+TEST(BenchmarkAttention, FindsMemoryFarBelowFeaturesAndWeightsForEveryToken) {
+  for (const bool causal : {true, false}) {
+    const AttentionBenchmarkOptions options{.lengths = {256, 2048},
+                                            .features = {64},
+                                            .heads = 2,
+                                            .depth = 16,
+                                            .causal = causal,
+                                            .longest_softmax = 256,
+                                            .longest_with_bias = 256,
+                                            .repetitions = 1};
+    const AttentionBenchmark result = benchmark_attention(options);
+    EXPECT_GT(result.multiply_rate, 0);
+    ASSERT_EQ(result.rows.size(), 2U);
+    const AttentionCost &brief = result.rows[0].linear[0], &longer = result.rows[1].linear[0];
+    EXPECT_GT(longer.forward_seconds, 0);
+    EXPECT_GT(longer.training_seconds, 0);
+    EXPECT_GT(result.rows[0].softmax.training_seconds, 0);
+    EXPECT_GT(result.rows[0].softmax_with_bias.forward_seconds, 0);
+    EXPECT_EQ(result.rows[1].softmax.forward_seconds, 0);  // beyond the limit
+    const int64_t more_tokens = (2048 - 256) * options.heads;
+    // Forward: one denominator for each token. Backward: also a few numbers.
+    EXPECT_LE(longer.forward_bytes - brief.forward_bytes, 8 * more_tokens);
+    EXPECT_LE(longer.training_bytes - brief.training_bytes, 24 * more_tokens);
+  }
+}
+
+TEST(BenchmarkAttention, CountsTheOperationsOfTheChunkAlgorithm) {
+  const AttentionBenchmarkOptions options{.heads = 1, .depth = 10, .causal = false};
+  // Both directions, 7 tokens, 3 features: two projections and two products with a state.
+  EXPECT_EQ(linear_attention_operations(options, 7, 3, false), 7 * 4 * 2 * 10 * 3);
+  const double one = linear_attention_operations({.heads = 1, .depth = 10}, 1024, 3, true);
+  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 10}, 4096, 3, true), 4 * one);
+}
+
+}  // namespace
+}  // namespace mnemosyne::ops

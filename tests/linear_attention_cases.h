@@ -1,0 +1,164 @@
+#pragma once
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <string>
+#include <vector>
+
+#include "mnemosyne/nn/feature_map.h"
+#include "mnemosyne/ops/linear_attention.h"
+
+namespace mnemosyne::testing {
+
+// Letters as in ops/linear_attention.h.
+
+/// A random call, in float64; tests round it to what they need.
+struct AttentionCase {
+  int64_t batch = 2;
+  int64_t heads = 2;
+  int64_t key_heads = 1;
+  int64_t queries = 65;
+  int64_t keys = 65;
+  int64_t depth = 7;
+  int64_t value_depth = 5;
+  int64_t omegas = 5;
+  int64_t rank = 0;  ///< 0: no position factors.
+  std::optional<ops::FeatureMapKind> map = ops::FeatureMapKind::kFavorPlus;
+  bool causal = true;
+  bool logs = false;
+  bool mask = false;
+  bool state = false;
+  double spread = 0.7;  ///< Of queries and keys.
+};
+
+inline bool has_offset(const AttentionCase& c) {
+  return c.map == ops::FeatureMapKind::kFavorPlus || c.map == ops::FeatureMapKind::kHypPlus ||
+         c.map == ops::FeatureMapKind::kTrig;
+}
+
+struct AttentionCall {
+  ops::LinearAttentionInputs inputs;
+  ops::LinearAttentionOptions options;
+
+  std::vector<at::Tensor*> differentiable() {
+    ops::LinearAttentionInputs& in = inputs;
+    std::vector<at::Tensor*> list;
+    for (at::Tensor* x : {&in.query, &in.key, &in.value, &in.query_factor, &in.key_factor,
+                          &in.query_log, &in.key_log, &in.state.sums, &in.state.normalizer}) {
+      if (x->defined()) list.push_back(x);
+    }
+    return list;
+  }
+
+  /// Rounded to `type`, as new leaves of a graph.
+  AttentionCall leaves(at::ScalarType type) const {
+    AttentionCall copy = *this;
+    for (at::Tensor* x : copy.differentiable()) {
+      *x = x->detach().to(type, /*non_blocking=*/false, /*copy=*/true);
+      x->requires_grad_(true);
+    }
+    return copy;
+  }
+};
+
+inline AttentionCall make_call(const AttentionCase& c, int64_t seed = 1) {
+  at::manual_seed(static_cast<uint64_t>(seed));
+  const auto normal = [](at::IntArrayRef sizes) { return at::randn(sizes, at::kDouble); };
+  AttentionCall call;
+  ops::LinearAttentionInputs& in = call.inputs;
+  in.query = normal({c.batch, c.heads, c.queries, c.depth}) * c.spread;
+  in.key = normal({c.batch, c.key_heads, c.keys, c.depth}) * c.spread;
+  in.value = normal({c.batch, c.key_heads, c.keys, c.value_depth});
+  call.options = {.feature_map = c.map, .causal = c.causal};
+  int64_t features = c.depth;
+  if (!c.map.has_value()) {
+    in.query = in.query.abs() + 0.1;
+    in.key = in.key.abs() + 0.1;
+  } else if (c.map != ops::FeatureMapKind::kElu) {
+    call.options.omega = nn::draw_omega(c.omegas, c.depth, 3);
+    features = ops::num_features(*c.map, c.omegas);
+  }
+  if (c.rank > 0) {
+    in.query_factor = normal({c.heads, c.queries, c.rank}).abs() + 0.2;
+    in.key_factor = normal({c.heads, c.keys, c.rank}).abs() + 0.2;
+  }
+  if (c.logs) {
+    in.query_log = normal({c.heads, c.queries, features}) * 0.5;
+    in.key_log = normal({c.heads, c.keys, features}) * 0.5;
+  }
+  if (c.mask) {
+    in.key_padding_mask = at::rand({c.batch, c.keys}, at::kDouble) > 0.3;
+    in.key_padding_mask.select(1, 0).fill_(true);
+  }
+  if (c.state) {
+    const int64_t size = std::max<int64_t>(c.rank, 1) * features;
+    in.state.sums = normal({c.batch, c.heads, size, c.value_depth});
+    in.state.normalizer = normal({c.batch, c.heads, size}).abs() + 0.5;
+    in.state.offset = has_offset(c) ? normal({c.batch, c.heads}) * 0.3
+                                    : at::zeros({c.batch, c.heads}, at::kDouble);
+  }
+  return call;
+}
+
+/// Every combination that takes another path, each in an odd size of its own.
+inline std::vector<AttentionCase> attention_cases() {
+  using Kind = ops::FeatureMapKind;
+  return {
+      {},
+      {.batch = 1, .heads = 1, .queries = 1, .keys = 1},
+      {.queries = 3, .keys = 3, .map = Kind::kHypPlus, .logs = true},
+      {.key_heads = 2, .queries = 130, .keys = 130, .map = std::nullopt},
+      {.heads = 4, .key_heads = 2, .depth = 64, .value_depth = 64, .omegas = 64, .mask = true},
+      {.queries = 67, .keys = 67, .map = Kind::kRelu, .mask = true, .state = true},
+      {.depth = 20, .value_depth = 33, .map = Kind::kElu, .state = true},
+      {.depth = 3, .omegas = 40, .map = Kind::kTrig, .state = true, .spread = 0.3},
+      {.rank = 1, .logs = true, .state = true},
+      {.queries = 140, .keys = 140, .rank = 3, .map = Kind::kHypPlus, .mask = true, .state = true},
+      {.heads = 4, .key_heads = 2, .queries = 70, .keys = 70, .rank = 2, .map = std::nullopt},
+      {.queries = 70, .keys = 9, .causal = false},
+      {.queries = 1,
+       .keys = 133,
+       .map = Kind::kHypPlus,
+       .causal = false,
+       .logs = true,
+       .mask = true},
+      {.queries = 9, .keys = 70, .map = Kind::kTrig, .causal = false, .state = true, .spread = 0.3},
+      {.queries = 5,
+       .keys = 140,
+       .rank = 3,
+       .map = Kind::kRelu,
+       .causal = false,
+       .mask = true,
+       .state = true},
+      {.heads = 4,
+       .key_heads = 2,
+       .queries = 70,
+       .keys = 65,
+       .rank = 1,
+       .causal = false,
+       .logs = true,
+       .state = true},
+      {.queries = 20, .keys = 30, .map = Kind::kElu, .causal = false},
+      {.queries = 20, .keys = 30, .map = Kind::kConstant, .causal = false},
+      {.queries = 20, .keys = 20, .rank = 4, .map = Kind::kConstant},
+  };
+}
+
+inline std::string describe(const AttentionCase& c) {
+  std::string text = "map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{" L", c.queries},
+                                                              {" S", c.keys},
+                                                              {" R", c.rank},
+                                                              {" causal", c.causal},
+                                                              {" logs", c.logs},
+                                                              {" mask", c.mask},
+                                                              {" state", c.state}}) {
+    text += name + std::string("=") + std::to_string(value);
+  }
+  return text;
+}
+
+}  // namespace mnemosyne::testing
