@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "bench_attention.h"
 #include "command.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/step_timing.h"
@@ -121,6 +122,7 @@ void add_bench_command(CLI::App& app, Context& context) {
   optimizer->callback([options, &context] {
     context.run = [=, &context] { return run_bench_optimizer(*options, context.json); };
   });
+  add_bench_attention(*command, context);
 }
 
 }  // namespace mnemosyne::cli

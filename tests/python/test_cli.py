@@ -26,6 +26,22 @@ def test_help_shows_defaults():
     assert run("--version").stdout.strip()
 
 
+def test_bench_attention_measures_every_row():
+    rows = run_json(
+        *("bench", "attention", "--lengths", "64,128", "--features", 16),
+        *("--repetitions", 1, "--heads", 2, "--depth", 8),
+    )
+    names = ["softmax", "softmax, learned bias", "linear, 16 features"]
+    assert [(row["attention"], row["length"]) for row in rows] == [
+        (name, length) for length in [64, 128] for name in names
+    ]
+    for row in rows:
+        assert 0 < row["forward_seconds"] < row["training_seconds"]
+    assert rows[0]["forward_over_softmax"] == 1 and rows[0]["forward_share"] is None
+    # Softmax attention needs the bias [H,L,L] and its gradient, linear attention nothing that long.
+    assert rows[5]["training_bytes"] < rows[4]["training_bytes"]
+
+
 def test_tasks_are_listed():
     names = [task["name"] for task in run_json("tasks")]
     assert MLP in names and "vit_digits" in names
@@ -132,6 +148,8 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["info", "/dev/zero"], ["/dev/zero"]),
         (["evaluate", "--task", MLP, "--weights", "/etc/hostname"], ["/etc/hostname"]),
         (["bench"], ["subcommand"]),
+        (["bench", "attention", "--lengths", "0"], ["--lengths"]),
+        (["bench", "attention", "--rank", "-1"], ["--rank"]),
         (["meta-train", "--out", "/nowhere", "--cosine-rate", "maybe"], ["--cosine-rate", "maybe"]),
         (["meta-train", "--out", "/nowhere", "--families", "nope"], ["families"]),
     ],
