@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
-#include <cmath>
 #include <limits>
 #include <memory>
 

@@ -2,7 +2,6 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linspace.h>
@@ -16,6 +15,7 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/position_spectrum.h"
 
 namespace mnemosyne::nn {
@@ -115,15 +115,8 @@ ops::PositionFeatures DampedPositionImpl::features(const at::Tensor& positions,
 
 std::shared_ptr<torch::nn::Module> DampedPositionImpl::clone(
     const std::optional<at::Device>& device) const {
-  const at::NoGradGuard no_grad;
   const auto copy = std::make_shared<DampedPositionImpl>(options_);
-  copy->train(is_training());
-  const auto sources = named_parameters();
-  for (auto& item : copy->named_parameters()) {
-    const at::Tensor& source = sources[item.key()];
-    item.value().set_data(source.detach().to(device.value_or(source.device()), source.scalar_type(),
-                                             false, /*copy=*/true));
-  }
+  copy_module(*this, *copy, device);
   return copy;
 }
 

@@ -1,13 +1,13 @@
 #include "mnemosyne/nn/fourier_position.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/copy_module.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -155,16 +155,8 @@ std::pair<at::Tensor, at::Tensor> FourierPositionImpl::join(
 
 std::shared_ptr<torch::nn::Module> FourierPositionImpl::clone(
     const std::optional<at::Device>& device) const {
-  const at::NoGradGuard no_grad;
   const auto copy = std::make_shared<FourierPositionImpl>(options_);
-  copy->train(is_training());
-  const auto own = [&](const at::Tensor& tensor) {
-    return device ? tensor.to(*device, tensor.scalar_type(), false, /*copy=*/true) : tensor.clone();
-  };
-  const auto sources = named_parameters();
-  for (auto& item : copy->named_parameters()) item.value().set_data(own(sources[item.key()]));
-  const auto buffers = named_buffers();
-  for (auto& item : copy->named_buffers()) item.value().set_data(own(buffers[item.key()]));
+  copy_module(*this, *copy, device);
   return copy;
 }
 
