@@ -1,0 +1,32 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+
+namespace mnemosyne::nn {
+
+// B = batch, L = tokens, S = tokens attended to, E = width, P = dimension of positions, H = heads.
+
+/// What attention is told about its tokens. Everything may be undefined.
+struct AttentionInputs {
+  /// [L,P] or [B,L,P]; undefined: 0 ... L - 1 where P = 1. Causal attention takes them in order.
+  at::Tensor positions{};
+  at::Tensor has_position{};          ///< bool [L] or [B,L]: false for class tokens; default all.
+  at::Tensor key_padding_mask{};      ///< bool [B,S]: true where a key takes part; default all.
+  at::Tensor context{};               ///< [B,S,E] to attend to; default the tokens themselves.
+  at::Tensor context_positions{};     ///< As `positions`, of the context.
+  at::Tensor context_has_position{};  ///< As `has_position`, of the context.
+};
+
+/// Multi-head attention with some position encoding, as a model sees it.
+class Attention : public torch::nn::Module {
+ public:
+  using torch::nn::Module::Module;
+
+  /// x [B,L,E] to [B,L,E].
+  virtual at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs) const = 0;
+};
+
+}  // namespace mnemosyne::nn

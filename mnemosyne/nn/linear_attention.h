@@ -1,0 +1,109 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "mnemosyne/nn/attention.h"
+#include "mnemosyne/nn/damped_position.h"
+#include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/rotary_position.h"
+#include "mnemosyne/ops/linear_attention.h"
+
+namespace mnemosyne::nn {
+
+/// The exact factor exp(f) of every pair of tokens on a regular grid, by fast Fourier transforms
+/// (Luo et al. 2021, arXiv 2106.12566): the baseline of FourierPosition, with the same f.
+struct FftMaskOptions {
+  FourierPositionOptions mask{};  ///< Of f; its position_dim is 1 or 2.
+  int64_t columns = 0;            ///< In two dimensions: how many tokens a row of the grid has.
+};
+
+/// Options of a LinearAttention.
+struct LinearAttentionOptions {
+  int64_t embed_dim = 64;            ///< E, divisible by the heads.
+  int64_t num_heads = 4;             ///< H.
+  int64_t num_kv_heads = 0;          ///< Heads of keys and values, a divisor of H; 0: H.
+  std::string feature_map = "relu";  ///< "favor+", "hyp+", "trig", "relu" or "elu+1".
+  int64_t num_features = 64;         ///< M; "elu+1" has as many as a head has dimensions.
+  bool causal = false;
+  /// None, or one of the encodings; the number of heads is filled in. Damped is for causal
+  /// attention.
+  std::variant<std::monostate, RotaryPositionOptions, FftMaskOptions, FourierPositionOptions,
+               DampedPositionOptions>
+      position{};
+  uint64_t seed = 0;  ///< Of the initial weights and the random features.
+};
+
+/// What causal attention remembers between segments and in decoding: a constant size.
+struct LinearAttentionMemory {
+  ops::LinearAttentionState sums{};
+  at::Tensor origin{};  ///< [B] or [1], float64: where the fading of DampedPosition counts from.
+  int64_t length = 0;   ///< Tokens so far, where default positions go on.
+};
+
+/// Multi-head attention in time and memory linear in the number of tokens that knows where tokens
+/// are (FourierLearner-Transformers, arXiv 2302.01925): projections, random features, a learned
+/// relative position, and `ops::linear_attention`.
+///
+///     nn::LinearAttention attention({.embed_dim = 256, .num_heads = 4, .causal = true,
+///                                    .position = nn::DampedPositionOptions{}});
+///     at::Tensor y = attention->forward(x);                    // [B,L,256]
+///     nn::LinearAttentionMemory memory;                        // and token by token, the same:
+///     at::Tensor y0 = attention->step(x.select(1, 0), memory); // [B,256]
+///
+/// RotaryPosition turns queries and keys before the feature map, as Performers do: weights stay
+/// positive, and depend on offsets alone in expectation over the random features of "favor+",
+/// "hyp+", "trig" and "relu". Tokens without a position are for Fourier and damped positions.
+/// Errors: options (InputError), shapes (c10::Error).
+class LinearAttentionImpl : public Attention {
+ public:
+  explicit LinearAttentionImpl(const LinearAttentionOptions& options);
+
+  at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs = {}) const override;
+
+  /// The next segment of a causal sequence, x [B,L,E]: the same as the rows of the one forward pass
+  /// over the whole of it. `memory` moves on; gradients flow through it. InputError for attention
+  /// that is not causal, and for the FFT mask, which has no state.
+  at::Tensor forward_segment(const at::Tensor& x, LinearAttentionMemory& memory,
+                             const AttentionInputs& inputs = {}) const;
+
+  /// One token x [B,E] to [B,E], in time that does not depend on how many came before. `position`
+  /// [P] or [B,P]; default: the next integer.
+  at::Tensor step(const at::Tensor& x, LinearAttentionMemory& memory,
+                  const at::Tensor& position = {}) const;
+
+  const LinearAttentionOptions& options() const { return options_; }
+
+  /// A copy with its own parameters and draws.
+  std::shared_ptr<torch::nn::Module> clone(
+      const std::optional<at::Device>& device = std::nullopt) const override;
+
+  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
+  Dense output{nullptr};
+  at::Tensor omega;                  ///< Random vectors, a buffer; undefined for "elu+1".
+  FourierPosition fourier{nullptr};  ///< Of FourierPosition and of the FFT mask.
+  DampedPosition damped{nullptr};
+
+ private:
+  struct Tokens;
+  at::Tensor attend(const at::Tensor& x, const AttentionInputs& inputs,
+                    LinearAttentionMemory* memory) const;
+  at::Tensor with_fft_mask(const Tokens& tokens) const;
+  void concatenate(Tokens& tokens, ops::LinearAttentionOptions& call) const;
+
+  LinearAttentionOptions options_;
+  ops::FeatureMapKind kind_;
+};
+
+TORCH_MODULE(LinearAttention);
+
+}  // namespace mnemosyne::nn

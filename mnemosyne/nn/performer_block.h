@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "mnemosyne/nn/attention_options.h"
+#include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/linear_attention.h"
+
+namespace mnemosyne::nn {
+
+/// Options of a PerformerBlock.
+struct PerformerBlockOptions {
+  AttentionSite site{};
+  AttentionOptions attention{};
+  int64_t hidden = 0;  ///< Of the feed-forward part; 0: four times the width.
+};
+
+/// A pre-norm Transformer block: x + attention(norm(x)), then x + W2 gelu(W1 norm(x)).
+class PerformerBlockImpl : public torch::nn::Module {
+ public:
+  explicit PerformerBlockImpl(const PerformerBlockOptions& options);
+
+  /// x [B,L,E] to [B,L,E].
+  at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs = {}) const;
+
+  /// The next segment x [B,L,E] of a causal sequence. InputError for softmax attention.
+  at::Tensor forward_segment(const at::Tensor& x, LinearAttentionMemory& memory) const;
+
+  std::shared_ptr<torch::nn::Module> clone(
+      const std::optional<at::Device>& device = std::nullopt) const override;
+
+  Norm norm1{nullptr}, norm2{nullptr};
+  std::shared_ptr<Attention> attention;
+  Dense up{nullptr}, down{nullptr};
+
+ private:
+  at::Tensor feed_forward(const at::Tensor& x) const;
+
+  PerformerBlockOptions options_;
+};
+
+TORCH_MODULE(PerformerBlock);
+
+}  // namespace mnemosyne::nn

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+namespace mnemosyne::nn {
+
+// H = heads, P = dimension of positions; offsets are query minus key.
+
+/// Attention with linear biases (Press et al. 2022, arXiv 2108.12409): minus the distance, times a
+/// fixed slope 2^(-8 h / H) of head h = 1 ... H.
+struct AlibiOptions {
+  double position_scale = 1.0;  ///< Positions are multiplied by it first.
+};
+
+/// [H, ...] for offsets [..., P]; the distance is Euclidean.
+at::Tensor alibi_bias(const at::Tensor& offsets, int64_t num_heads, const AlibiOptions& options);
+
+/// Options of a BucketBias.
+struct BucketBiasOptions {
+  int64_t num_heads = 1;        ///< H.
+  int64_t position_dim = 1;     ///< P.
+  int64_t num_buckets = 32;     ///< Per axis.
+  double max_distance = 128.0;  ///< From here on all offsets share a bucket.
+  bool causal = false;          ///< Then no bucket is spent on negative offsets.
+  double position_scale = 1.0;  ///< Positions are multiplied by it first, then rounded.
+};
+
+/// The relative bias of T5 (Raffel et al. 2020, arXiv 1910.10683): a learned number per head and
+/// bucket of the offset, exact for near, logarithmic for far tokens. For several axes the biases of
+/// the axes add up (ours).
+class BucketBiasImpl : public torch::nn::Module {
+ public:
+  explicit BucketBiasImpl(const BucketBiasOptions& options);
+
+  /// [H, ...] for offsets [..., P].
+  at::Tensor forward(const at::Tensor& offsets) const;
+
+  std::shared_ptr<torch::nn::Module> clone(
+      const std::optional<at::Device>& device = std::nullopt) const override;
+
+  at::Tensor table;  ///< [P, num_buckets, H], zero at the start.
+
+ private:
+  BucketBiasOptions options_;
+};
+
+TORCH_MODULE(BucketBias);
+
+}  // namespace mnemosyne::nn

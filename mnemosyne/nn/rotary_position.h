@@ -1,0 +1,25 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace mnemosyne::nn {
+
+/// Rotary position encoding (Su et al. 2021, arXiv 2104.09864). Dimensions of a head are divided
+/// evenly between the axes of the position, in pairs; what is left over is not rotated.
+struct RotaryPositionOptions {
+  int64_t position_dim = 1;     ///< P; a head needs at least 2 P dimensions.
+  double base = 10000.0;        ///< The i-th of n pairs turns by base^(-i/n) per unit of position.
+  double position_scale = 1.0;  ///< Positions are multiplied by it first.
+};
+
+/// x [B,H,L,D] turned by the positions [L,P] or [B,L,P] of its tokens: inner products of two turned
+/// vectors depend on the offset of their positions alone.
+at::Tensor rotate_by_position(const at::Tensor& x, const at::Tensor& positions,
+                              const RotaryPositionOptions& options);
+
+/// InputError where heads of `depth` dimensions cannot be rotated so.
+void check_rotary(const RotaryPositionOptions& options, int64_t depth);
+
+}  // namespace mnemosyne::nn

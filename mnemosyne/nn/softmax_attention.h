@@ -1,0 +1,70 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <variant>
+
+#include "mnemosyne/nn/attention.h"
+#include "mnemosyne/nn/damped_position.h"
+#include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/position_bias.h"
+#include "mnemosyne/nn/rotary_position.h"
+
+namespace mnemosyne::nn {
+
+/// Options of a SoftmaxAttention.
+struct SoftmaxAttentionOptions {
+  int64_t embed_dim = 64;    ///< E, divisible by the heads.
+  int64_t num_heads = 4;     ///< H.
+  int64_t num_kv_heads = 0;  ///< Heads of keys and values, a divisor of H; 0: H.
+  bool causal = false;
+  /// None, or one of the encodings; the number of heads is filled in. Damped is for causal
+  /// attention.
+  std::variant<std::monostate, RotaryPositionOptions, AlibiOptions, BucketBiasOptions,
+               FourierPositionOptions, DampedPositionOptions>
+      position{};
+  uint64_t seed = 0;  ///< Of the initial weights.
+};
+
+/// Dense softmax attention with the position encodings that linear attention is compared with:
+/// RoPE, ALiBi, buckets of T5, and the exact masks of FourierPosition and DampedPosition as a bias.
+/// Quadratic in the number of tokens. Tokens without a position have bias 0, and are not rotated.
+///
+///     nn::SoftmaxAttention attention({.embed_dim = 256, .causal = true,
+///                                     .position = nn::RotaryPositionOptions{}});
+///     at::Tensor y = attention->forward(x);   // [B,L,256]
+class SoftmaxAttentionImpl : public Attention {
+ public:
+  explicit SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options);
+
+  at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs = {}) const override;
+
+  const SoftmaxAttentionOptions& options() const { return options_; }
+
+  /// A copy with its own parameters and draws.
+  std::shared_ptr<torch::nn::Module> clone(
+      const std::optional<at::Device>& device = std::nullopt) const override;
+
+  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
+  Dense output{nullptr};
+  FourierPosition fourier{nullptr};
+  DampedPosition damped{nullptr};
+  BucketBias buckets{nullptr};
+
+ private:
+  at::Tensor bias_of(const at::Tensor& offsets) const;
+  at::Tensor bias(const at::Tensor& x, const at::Tensor& source,
+                  const AttentionInputs& inputs) const;
+
+  SoftmaxAttentionOptions options_;
+};
+
+TORCH_MODULE(SoftmaxAttention);
+
+}  // namespace mnemosyne::nn
