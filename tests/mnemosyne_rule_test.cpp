@@ -83,10 +83,22 @@ TEST(OrthogonalRule, StepsAMatrixByItsPolarFactor) {
 
 TEST(OrthogonalRule, ScheduleIsCosineOrInverseRoot) {
   const OrthogonalOptions options;
-  EXPECT_NEAR(base_step_size(options, {}, 1), 1e-3, 1e-12) << "a tenth in the first warm-up step";
-  EXPECT_NEAR(base_step_size(options, {}, 301), 1e-2 / 2.0, 1e-12);
-  EXPECT_NEAR(base_step_size(options, {.num_steps = 200}, 101), 0.5e-2, 1e-12);
-  EXPECT_NEAR(base_step_size(options, {.num_steps = 200}, 10000), 0.0, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {}, 1), 2.5e-3, 1e-12) << "a tenth in the first warm-up step";
+  EXPECT_NEAR(base_step_size(options, {}, 85), 1e-2, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {}, 10001), 1e-3, 1e-5) << "1 / sqrt(t / 100) in the end";
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 2000}, 1001), 0.5e-2, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 2000}, 10000), 0.0, 1e-12);
+}
+
+TEST(OrthogonalRule, ShortRunsTakeLargerSteps) {
+  const OrthogonalOptions options;
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 600}, 301), 0.5e-2, 1e-12);
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 150}, 76), 1e-2, 1e-12) << "twice";
+  EXPECT_NEAR(base_step_size(options, {.num_steps = 20}, 11), 1.25e-2, 1e-12) << "at most boost";
+  EXPECT_NEAR(base_step_size({.boost = 1.0}, {.num_steps = 20}, 11), 0.5e-2, 1e-12);
+  EXPECT_NEAR(base_step_size({.boost = 1.0}, {}, 301), 0.5e-2, 1e-12);
+  EXPECT_THROW(OrthogonalRule({.boost = 0.5}), InputError);
+  EXPECT_THROW(OrthogonalRule({.boost_steps = -1.0}), InputError);
 }
 
 TEST(MnemosyneRule, ZeroControllerIsTheBaseRule) {

@@ -28,6 +28,8 @@ void validate(const OrthogonalOptions& options) {
   check_option(options.warmup_steps >= 0, rule, "warmup_steps of at least 0",
                static_cast<double>(options.warmup_steps));
   check_option(options.decay_steps > 0.0, rule, "decay_steps above 0", options.decay_steps);
+  check_option(options.boost >= 1.0, rule, "boost of at least 1", options.boost);
+  check_option(options.boost_steps >= 0.0, rule, "boost_steps of at least 0", options.boost_steps);
 }
 
 }  // namespace
@@ -44,10 +46,12 @@ double base_step_size(const OrthogonalOptions& options, const StepOptions& step,
           ? std::min(1.0, static_cast<double>(t) / static_cast<double>(options.warmup_steps))
           : 1.0;
   const double before = static_cast<double>(t - 1);
-  double schedule = 1.0 / std::sqrt(1.0 + before / options.decay_steps);
+  double schedule =
+      1.0 / std::sqrt(1.0 / (options.boost * options.boost) + before / options.decay_steps);
   if (step.num_steps) {
-    const double progress = std::min(1.0, before / static_cast<double>(*step.num_steps));
-    schedule = 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
+    const double length = static_cast<double>(*step.num_steps);
+    const double boost = std::clamp(std::sqrt(options.boost_steps / length), 1.0, options.boost);
+    schedule = boost * 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, before / length)));
   }
   return step.lr * options.lr * warmup * schedule;
 }
@@ -131,6 +135,8 @@ void bind(OptionVisitor& visit, OrthogonalOptions& options) {
   visit("eps", options.eps);
   visit("warmup_steps", options.warmup_steps);
   visit("decay_steps", options.decay_steps);
+  visit("boost", options.boost);
+  visit("boost_steps", options.boost_steps);
 }
 
 std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json) {

@@ -18,7 +18,9 @@ struct OrthogonalOptions {
   double beta2 = 0.99;         ///< Decay of the second moment.
   double eps = 1e-8;           ///< Beside the root of the second moment.
   int64_t warmup_steps = 10;   ///< The step size grows linearly over the first ones.
-  double decay_steps = 100.0;  ///< Without num_steps the step is / sqrt(1 + t / decay_steps).
+  double decay_steps = 100.0;  ///< Without num_steps the step falls as 1 / sqrt(t / decay_steps).
+  double boost = 2.5;          ///< Largest factor of the step, in short runs and young ones; >= 1.
+  double boost_steps = 600.0;  ///< Runs of so many steps and more have none, num_steps given.
 };
 
 /// Orthogonalised momentum on matrices, Adam on the rest, and a schedule that needs no tuning.
@@ -29,10 +31,14 @@ struct OrthogonalOptions {
 ///     m <- b m + (1 - b) g          d = m + (1 - b) (g - m)         (Nesterov)
 ///     p <- p - s_t .2 sqrt(max(rows, columns)) orthogonalize(d)
 ///
-/// for every other tensor Adam with the same step size s_t. s_t = lr min(1, t / warmup) c_t, where
-/// c_t falls as a half cosine to zero when StepOptions::num_steps is given and as 1 / sqrt(1 + t /
-/// decay) otherwise; t counts the parameter's own steps. The factor .2 sqrt(max) gives a matrix the
-/// root mean square of a typical Adam step, so that one step size serves both.
+/// for every other tensor Adam with the same step size s_t. s_t = lr min(1, t / warmup) c_t with t
+/// the parameter's own steps. When StepOptions::num_steps = T is given,
+///
+///     c_t = min(boost, max(1, sqrt(boost_steps / T))) (1 + cos(pi t / T)) / 2
+///
+/// since a short run wants a larger step, and otherwise c_t = 1 / sqrt(1 / boost^2 + t / decay).
+/// The factor .2 sqrt(max) gives a matrix the root mean square of a typical Adam step, so that one
+/// step size serves both.
 ///
 /// State: 4 bytes a parameter for matrices, 8 for vectors. This is what the default Mnemosyne
 /// starts from.
