@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -65,6 +65,6 @@ class CausalLMImpl : public torch::nn::Module {
   CausalLMOptions options_;
 };
 
-TORCH_MODULE(CausalLM);
+MN_MODULE(CausalLM);
 
 }  // namespace mnemosyne::nn

@@ -2,12 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/ops/fourier_features.h"
 
 namespace mnemosyne::nn {
@@ -79,6 +79,6 @@ class DampedPositionImpl : public torch::nn::Module {
   DampedPositionOptions options_;
 };
 
-TORCH_MODULE(DampedPosition);
+MN_MODULE(DampedPosition);
 
 }  // namespace mnemosyne::nn

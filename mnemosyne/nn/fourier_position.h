@@ -2,13 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/position_spectrum.h"
 #include "mnemosyne/ops/fourier_features.h"
 #include "mnemosyne/ops/periodic_factor.h"
@@ -92,6 +92,6 @@ class FourierPositionImpl : public torch::nn::Module {
   ops::PeriodicGrid grid_;  // Of the factor "exp"; a function of the options, so not a buffer.
 };
 
-TORCH_MODULE(FourierPosition);
+MN_MODULE(FourierPosition);
 
 }  // namespace mnemosyne::nn

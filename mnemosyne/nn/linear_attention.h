@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "mnemosyne/nn/damped_position.h"
 #include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/rotary_position.h"
 #include "mnemosyne/ops/linear_attention.h"
 
@@ -46,7 +46,7 @@ struct LinearAttentionOptions {
 /// What causal attention remembers between segments and in decoding: a constant size.
 struct LinearAttentionMemory {
   ops::LinearAttentionState sums{};
-  at::Tensor origin{};  ///< [B] or [1], float64: where the fading of DampedPosition counts from.
+  at::Tensor origin{};  ///< [B H], float64: where the fading of DampedPosition counts from.
   int64_t length = 0;   ///< Tokens so far, where default positions go on.
 };
 
@@ -97,13 +97,18 @@ class LinearAttentionImpl : public Attention {
   struct Tokens;
   at::Tensor attend(const at::Tensor& x, const AttentionInputs& inputs,
                     LinearAttentionMemory* memory) const;
+  at::Tensor mix(Tokens& tokens, LinearAttentionMemory* memory) const;
   at::Tensor with_fft_mask(const Tokens& tokens) const;
-  void concatenate(Tokens& tokens, ops::LinearAttentionOptions& call) const;
+  at::Tensor multiply(const Tokens& tokens, ops::LinearAttentionInputs& in,
+                      const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
+  void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
+                   ops::LinearAttentionOptions& call) const;
+  static void fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask);
 
   LinearAttentionOptions options_;
   ops::FeatureMapKind kind_;
 };
 
-TORCH_MODULE(LinearAttention);
+MN_MODULE(LinearAttention);
 
 }  // namespace mnemosyne::nn

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/linear_attention.h"
+#include "mnemosyne/nn/module_holder.h"
 
 namespace mnemosyne::nn {
 
@@ -45,6 +45,6 @@ class PerformerBlockImpl : public torch::nn::Module {
   PerformerBlockOptions options_;
 };
 
-TORCH_MODULE(PerformerBlock);
+MN_MODULE(PerformerBlock);
 
 }  // namespace mnemosyne::nn

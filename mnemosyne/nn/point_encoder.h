@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -12,6 +11,7 @@
 
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -66,6 +66,6 @@ class PointEncoderImpl : public torch::nn::Module {
   PointEncoderOptions options_;
 };
 
-TORCH_MODULE(PointEncoder);
+MN_MODULE(PointEncoder);
 
 }  // namespace mnemosyne::nn

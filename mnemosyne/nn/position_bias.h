@@ -2,11 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+
+#include "mnemosyne/nn/module_holder.h"
 
 namespace mnemosyne::nn {
 
@@ -50,6 +51,6 @@ class BucketBiasImpl : public torch::nn::Module {
   BucketBiasOptions options_;
 };
 
-TORCH_MODULE(BucketBias);
+MN_MODULE(BucketBias);
 
 }  // namespace mnemosyne::nn

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -13,6 +12,7 @@
 #include "mnemosyne/nn/damped_position.h"
 #include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/position_bias.h"
 #include "mnemosyne/nn/rotary_position.h"
 
@@ -65,6 +65,6 @@ class SoftmaxAttentionImpl : public Attention {
   SoftmaxAttentionOptions options_;
 };
 
-TORCH_MODULE(SoftmaxAttention);
+MN_MODULE(SoftmaxAttention);
 
 }  // namespace mnemosyne::nn

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -57,6 +57,6 @@ class ViTImpl : public torch::nn::Module {
   at::Tensor positions_;  // Of patches, [patches, 2]: row and column, a function of the options.
 };
 
-TORCH_MODULE(ViT);
+MN_MODULE(ViT);
 
 }  // namespace mnemosyne::nn

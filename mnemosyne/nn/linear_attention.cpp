@@ -1,0 +1,353 @@
+#include "mnemosyne/nn/linear_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cummax.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/meshgrid.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <limits>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/copy_module.h"
+#include "mnemosyne/nn/feature_map.h"
+#include "mnemosyne/nn/heads.h"
+#include "mnemosyne/ops/fading_attention.h"
+#include "mnemosyne/ops/masked_attention.h"
+
+namespace mnemosyne::nn {
+namespace {
+
+using ops::FeatureMapKind;
+
+// Seeds of one module's different parts; 0 to 3 are the projections.
+constexpr uint64_t kOmegaSeed = 4;
+constexpr uint64_t kPositionSeed = 5;
+
+FeatureMapKind kind_of(const LinearAttentionOptions& o) {
+  if (o.feature_map == "elu+1") return FeatureMapKind::kElu;
+  if (o.feature_map == "constant") {
+    throw InputError("[attention] expected a feature_map that sees the tokens, got \"constant\"");
+  }
+  return feature_map_kind(o.feature_map);
+}
+
+bool is_exponential(FeatureMapKind kind) {
+  return kind == FeatureMapKind::kFavorPlus || kind == FeatureMapKind::kHypPlus;
+}
+
+/// For every head its own mask; other seeds than those of the projections.
+template <typename Position>
+Position of_module(Position position, const LinearAttentionOptions& o) {
+  position.num_heads = o.num_heads;
+  position.seed = part_seed(o.seed, kPositionSeed) ^ position.seed;
+  return position;
+}
+
+/// Positions of tokens that are somewhere; a token that is nowhere takes over the one before it, so
+/// that it neither turns time back nor lets it pass.
+at::Tensor without_gaps(const at::Tensor& positions, const at::Tensor& has) {
+  if (!has.defined()) return positions;
+  constexpr double kNone = std::numeric_limits<double>::infinity();
+  const at::Tensor first = at::where(has, positions, kNone).amin(-1, /*keepdim=*/true);
+  const at::Tensor last = std::get<0>(at::cummax(at::where(has, positions, -kNone), -1));
+  return at::where(last == -kNone, at::where(first == kNone, 0.0, first), last);
+}
+
+/// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
+/// the examples, since factors of the op have no batch.
+at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
+
+/// The offsets between tokens of a regular grid, query minus key, as `ops::fft_masked_attention`
+/// orders them: [2 L - 1, 1] or [2 G1 - 1, 2 G2 - 1, 2].
+at::Tensor grid_offsets(int64_t tokens, int64_t columns) {
+  const at::TensorOptions options = at::TensorOptions(at::kDouble);
+  if (columns == 0) return at::arange(1 - tokens, tokens, options).unsqueeze(-1);
+  TORCH_CHECK(tokens % columns == 0, "[linear_attention] expected full rows of ", columns,
+              " tokens for fft, got ", tokens);
+  const int64_t rows = tokens / columns;
+  return at::stack(
+      at::meshgrid({at::arange(1 - rows, rows, options), at::arange(1 - columns, columns, options)},
+                   "ij"),
+      -1);
+}
+
+}  // namespace
+
+struct LinearAttentionImpl::Tokens {
+  at::Tensor query{}, key{}, value{};          // [B,H,L,d], [B,Hk,S,d]
+  at::Tensor mask{};                           // bool [B,S]
+  at::Tensor positions{}, source_positions{};  // [L,P] or [B,L,P]
+  at::Tensor has_position{}, source_has_position{};
+
+  /// Features of queries and of keys, [H,.,N] or both [B,H,.,N].
+  template <typename Position>
+  ops::PositionFeatures features(const Position& position) const {
+    const bool some = has_position.defined() || source_has_position.defined();
+    const auto or_all = [&](const at::Tensor& has, const at::Tensor& at_positions) {
+      if (!some || has.defined()) return has;
+      return at::ones_like(at_positions.select(-1, 0), at::TensorOptions(at::kBool));
+    };
+    const at::Tensor has = or_all(has_position, positions);
+    ops::PositionFeatures result = position->features(positions, has);
+    if (!source_positions.is_same(positions)) {
+      const at::Tensor source_has = or_all(source_has_position, source_positions);
+      result.key = position->features(source_positions, source_has).key;
+    }
+    const int64_t batch = query.size(0);
+    if (result.query.dim() != result.key.dim()) spread(result, batch);
+    return result;
+  }
+
+  static void spread(ops::PositionFeatures& features, int64_t batch) {
+    for (at::Tensor* x : {&features.query, &features.key}) {
+      if (x->dim() == 3) *x = x->unsqueeze(0).expand({batch, -1, -1, -1});
+    }
+  }
+};
+
+LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
+    : Attention("LinearAttention"), options_(options), kind_(kind_of(options)) {
+  check_heads(options.embed_dim, options.num_heads, options.num_kv_heads);
+  const Heads heads(options.embed_dim, options.num_heads, options.num_kv_heads);
+  const auto projection = [&](const char* name, int64_t in, int64_t out, uint64_t part) {
+    return register_module(name,
+                           Dense(in, out, /*with_bias=*/part == 3, part_seed(options.seed, part)));
+  };
+  query = projection("query", options.embed_dim, heads.queries * heads.depth, 0);
+  key = projection("key", options.embed_dim, heads.keys * heads.depth, 1);
+  value = projection("value", options.embed_dim, heads.keys * heads.depth, 2);
+  output = projection("output", heads.queries * heads.depth, options.embed_dim, 3);
+  int64_t depth = heads.depth;
+  if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
+    check_rotary(*rotary, heads.depth);
+  } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
+    fourier = register_module("position", FourierPosition(of_module(*mask, options)));
+    if (!fourier->multiplicative()) depth += fourier->num_features();
+  } else if (const auto* fft = std::get_if<FftMaskOptions>(&options.position)) {
+    const int64_t dim = fft->mask.position_dim;
+    if (dim != (fft->columns > 0 ? 2 : 1) || (options.causal && dim == 2)) {
+      throw InputError(
+          "[attention] expected a line or, not causal, a plane with columns for fft, "
+          "got position_dim " +
+          std::to_string(dim) + " and " + std::to_string(fft->columns) + " columns");
+    }
+    FourierPositionOptions exact = of_module(fft->mask, options);
+    exact.coupling = "multiplicative";
+    fourier = register_module("position", FourierPosition(exact));
+  } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
+    if (!options.causal) {
+      throw InputError("[attention] expected causal attention for damped, got both directions");
+    }
+    damped = register_module("position", DampedPosition(of_module(*fading, options)));
+  }
+  if (kind_ != FeatureMapKind::kElu) {
+    const int64_t count = num_omegas(kind_, options.num_features);
+    omega = register_buffer(
+        "omega", draw_omega(count, depth, part_seed(options.seed, kOmegaSeed)).to(at::kFloat));
+  }
+}
+
+at::Tensor LinearAttentionImpl::forward(const at::Tensor& x, const AttentionInputs& inputs) const {
+  return attend(x, inputs, nullptr);
+}
+
+at::Tensor LinearAttentionImpl::forward_segment(const at::Tensor& x, LinearAttentionMemory& memory,
+                                                const AttentionInputs& inputs) const {
+  if (!options_.causal || std::holds_alternative<FftMaskOptions>(options_.position)) {
+    throw InputError("[attention] expected causal attention without fft for segments, got " +
+                     std::string(options_.causal ? "fft" : "both directions"));
+  }
+  TORCH_CHECK(!inputs.context.defined(),
+              "[linear_attention] expected no context in causal attention, got one");
+  return attend(x, inputs, &memory);
+}
+
+at::Tensor LinearAttentionImpl::step(const at::Tensor& x, LinearAttentionMemory& memory,
+                                     const at::Tensor& position) const {
+  return forward_segment(x.unsqueeze(1), memory,
+                         {.positions = position.defined() ? position.unsqueeze(-2) : position})
+      .squeeze(1);
+}
+
+at::Tensor LinearAttentionImpl::attend(const at::Tensor& x, const AttentionInputs& inputs,
+                                       LinearAttentionMemory* memory) const {
+  const Heads heads(options_.embed_dim, options_.num_heads, options_.num_kv_heads);
+  const at::Tensor& source = inputs.context.defined() ? inputs.context : x;
+  heads.check(x, source, options_.causal);
+  Tokens tokens{.query = split_heads(query->forward(x), heads.queries),
+                .key = split_heads(key->forward(source), heads.keys),
+                .value = split_heads(value->forward(source), heads.keys),
+                .mask = inputs.key_padding_mask,
+                .positions = {},
+                .source_positions = {},
+                .has_position = inputs.has_position,
+                .source_has_position =
+                    inputs.context.defined() ? inputs.context_has_position : inputs.has_position};
+  const bool fft = std::holds_alternative<FftMaskOptions>(options_.position);
+  if (!fft && !std::holds_alternative<std::monostate>(options_.position)) {
+    tokens.positions = positions_or_line(inputs.positions, x, memory ? memory->length : 0);
+    tokens.source_positions = inputs.context.defined()
+                                  ? positions_or_line(inputs.context_positions, source, 0)
+                                  : tokens.positions;
+  }
+  at::Tensor mixed;
+  if (fft) {
+    mixed = with_fft_mask(tokens);
+  } else {
+    mixed = mix(tokens, memory);
+  }
+  if (memory != nullptr) memory->length += x.size(1);
+  return output->forward(mixed.transpose(1, 2).flatten(2));
+}
+
+at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memory) const {
+  ops::LinearAttentionOptions call{
+      .feature_map = kind_, .omega = omega, .causal = options_.causal, .scale = {}};
+  ops::LinearAttentionInputs in;
+  if (memory != nullptr) in.state = memory->sums;
+  if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position)) {
+    tokens.query = rotate_by_position(
+        tokens.query, zero_unplaced(tokens.positions, tokens.has_position), *rotary);
+    tokens.key = rotate_by_position(
+        tokens.key, zero_unplaced(tokens.source_positions, tokens.source_has_position), *rotary);
+  } else if (fourier && !fourier->multiplicative()) {
+    concatenate(tokens, in, call);
+  } else if (fourier || damped) {
+    return multiply(tokens, in, call, memory);
+  }
+  in.query = tokens.query;
+  in.key = tokens.key;
+  in.value = tokens.value;
+  in.key_padding_mask = tokens.mask;
+  ops::LinearAttentionResult result = ops::linear_attention(in, call);
+  if (memory != nullptr) memory->sums = result.state;
+  return result.output;
+}
+
+// Positive features of content and position side by side are products: one exponent for the content
+// and one, which the batch shares, for the position.
+void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
+                                      ops::LinearAttentionOptions& call) const {
+  const ops::PositionFeatures features = tokens.features(fourier);
+  const int64_t depth = tokens.query.size(-1), size = features.query.size(-1);
+  if (!is_exponential(kind_) || features.query.dim() == 4) {
+    const int64_t group = tokens.query.size(1) / tokens.key.size(1);
+    tokens.key = repeat_heads(tokens.key, group);
+    tokens.value = repeat_heads(tokens.value, group);
+    std::tie(tokens.query, tokens.key) = fourier->join(tokens.query, tokens.key, features);
+    call.scale = 1.0;
+    return;
+  }
+  const double total = static_cast<double>(depth + size);
+  const bool released = fourier->options().released_code;
+  call.scale = std::pow(released ? total : static_cast<double>(depth), -0.25);
+  call.omega = omega.narrow(1, 0, depth);
+  const double place = released ? std::pow(static_cast<double>(depth) / total, 0.25) : 1.0;
+  const at::Tensor vectors = omega.narrow(1, depth, size);
+  const auto exponents = [&](const at::Tensor& position) {
+    const at::Tensor projection = at::matmul(position, vectors.to(position.scalar_type()).t());
+    return kind_ == FeatureMapKind::kHypPlus ? at::cat({projection, -projection}, -1) : projection;
+  };
+  const at::Tensor key_position = features.key * place;
+  in.query_log = exponents(features.query * place);
+  in.key_log = exponents(key_position) - key_position.square().sum(-1, /*keepdim=*/true) * 0.5;
+}
+
+at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttentionInputs& in,
+                                         const ops::LinearAttentionOptions& call,
+                                         LinearAttentionMemory* memory) const {
+  Tokens tokens = given;
+  if (damped) {
+    tokens.positions =
+        without_gaps(given.positions.select(-1, 0), given.has_position).unsqueeze(-1);
+    tokens.source_positions = tokens.positions;
+  }
+  ops::PositionFeatures features = damped ? tokens.features(damped) : tokens.features(fourier);
+  const int64_t batch = tokens.query.size(0), heads = tokens.query.size(1);
+  // A memory that fades has an origin per example.
+  if (damped && memory != nullptr) Tokens::spread(features, batch);
+  const bool fold = features.query.dim() == 4;
+  in.query = tokens.query;
+  in.key = tokens.key;
+  in.value = tokens.value;
+  in.query_factor = features.query;
+  in.key_factor = features.key;
+  in.key_padding_mask = tokens.mask;
+  if (fold) fold_batch(in, tokens.mask);
+  ops::LinearAttentionResult result;
+  if (damped) {
+    at::Tensor positions = tokens.positions.select(-1, 0);  // [L] or [B,L]
+    at::Tensor decay = features.decay;
+    if (fold) {
+      positions = positions.expand({batch, positions.size(-1)}).repeat_interleave(heads, 0);
+      decay = decay.repeat({batch, 1});
+    } else {
+      positions = positions.unsqueeze(0);
+    }
+    at::Tensor origin = memory != nullptr ? memory->origin : at::Tensor();
+    result = ops::fading_linear_attention(in, call, decay, positions.contiguous(), origin);
+    if (memory != nullptr) memory->origin = origin;
+  } else {
+    result = ops::linear_attention(in, call);
+  }
+  const auto unfolded = [&](const at::Tensor& x) {
+    return fold ? x.squeeze(0).unflatten(0, {batch, heads}) : x;
+  };
+  if (memory != nullptr) {
+    memory->sums = {unfolded(result.state.sums), unfolded(result.state.normalizer),
+                    unfolded(result.state.offset)};
+  }
+  return unfolded(result.output);
+}
+
+void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask) {
+  if (mask.defined()) {
+    const at::Tensor hidden = mask.logical_not().unsqueeze(1).unsqueeze(-1);
+    in.key = in.key.masked_fill(hidden, 0);
+    in.value = in.value.masked_fill(hidden, 0);
+    in.key_factor = in.key_factor.masked_fill(hidden, 0);
+    in.key_padding_mask = at::Tensor();
+  }
+  for (at::Tensor* x : {&in.query, &in.key, &in.value}) *x = folded(*x);
+  in.query_factor = in.query_factor.flatten(0, 1);
+  in.key_factor = in.key_factor.flatten(0, 1);
+  for (at::Tensor* x : {&in.state.sums, &in.state.normalizer, &in.state.offset}) {
+    if (x->defined()) *x = folded(*x);
+  }
+}
+
+at::Tensor LinearAttentionImpl::with_fft_mask(const Tokens& tokens) const {
+  const int64_t length = tokens.query.size(2), group = tokens.query.size(1) / tokens.key.size(1);
+  TORCH_CHECK(tokens.key.size(2) == length && !tokens.has_position.defined(),
+              "[linear_attention] expected the tokens of one grid, all of them placed, for fft");
+  const bool kernel = kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu;
+  const double scale = kernel ? std::pow(static_cast<double>(tokens.query.size(3)), -0.25) : 1.0;
+  const auto features = [&](const at::Tensor& x) {
+    return ops::feature_map(kind_, x * scale, omega.defined() ? omega.to(x.options()) : omega);
+  };
+  at::Tensor keys = features(repeat_heads(tokens.key, group));
+  if (tokens.mask.defined()) {
+    keys = keys.masked_fill(tokens.mask.logical_not().unsqueeze(1).unsqueeze(-1), 0);
+  }
+  const int64_t columns = std::get<FftMaskOptions>(options_.position).columns;
+  const at::Tensor offsets = grid_offsets(length, columns).to(tokens.query.device());
+  at::Tensor factor = fourier->factor(offsets);
+  if (options_.causal) factor = factor * (offsets.squeeze(-1) >= 0);
+  return ops::fft_masked_attention(features(tokens.query), keys, repeat_heads(tokens.value, group),
+                                   factor.to(tokens.query.scalar_type()));
+}
+
+std::shared_ptr<torch::nn::Module> LinearAttentionImpl::clone(
+    const std::optional<at::Device>& device) const {
+  const auto copy = std::make_shared<LinearAttentionImpl>(options_);
+  copy_module(*this, *copy, device);
+  return copy;
+}
+
+}  // namespace mnemosyne::nn

@@ -1,0 +1,143 @@
+#include "mnemosyne/nn/softmax_attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/copy_module.h"
+#include "mnemosyne/nn/heads.h"
+#include "mnemosyne/ops/masked_attention.h"
+
+namespace mnemosyne::nn {
+namespace {
+
+// As in LinearAttention, so that both kinds start alike; 0 to 3 are the projections.
+constexpr uint64_t kPositionSeed = 5;
+
+// Finite: rows without any key get the mean of all values, not NaN.
+constexpr double kHidden = -1e30;
+
+template <typename Position>
+Position of_module(Position position, const SoftmaxAttentionOptions& o) {
+  position.num_heads = o.num_heads;
+  position.seed = part_seed(o.seed, kPositionSeed) ^ position.seed;
+  return position;
+}
+
+}  // namespace
+
+SoftmaxAttentionImpl::SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options)
+    : Attention("SoftmaxAttention"), options_(options) {
+  check_heads(options.embed_dim, options.num_heads, options.num_kv_heads);
+  const Heads heads(options.embed_dim, options.num_heads, options.num_kv_heads);
+  const auto projection = [&](const char* name, int64_t in, int64_t out, uint64_t part) {
+    return register_module(name,
+                           Dense(in, out, /*with_bias=*/part == 3, part_seed(options.seed, part)));
+  };
+  query = projection("query", options.embed_dim, heads.queries * heads.depth, 0);
+  key = projection("key", options.embed_dim, heads.keys * heads.depth, 1);
+  value = projection("value", options.embed_dim, heads.keys * heads.depth, 2);
+  output = projection("output", heads.queries * heads.depth, options.embed_dim, 3);
+  if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
+    check_rotary(*rotary, heads.depth);
+  } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
+    fourier = register_module("position", FourierPosition(of_module(*mask, options)));
+  } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
+    if (!options.causal) {
+      throw InputError("[attention] expected causal attention for damped, got both directions");
+    }
+    damped = register_module("position", DampedPosition(of_module(*fading, options)));
+  } else if (const auto* bias = std::get_if<BucketBiasOptions>(&options.position)) {
+    BucketBiasOptions own = *bias;
+    own.num_heads = options.num_heads;
+    own.causal = options.causal;
+    buckets = register_module("position", BucketBias(own));
+  }
+}
+
+// [H, ...] for offsets [..., P].
+at::Tensor SoftmaxAttentionImpl::bias_of(const at::Tensor& offsets) const {
+  if (fourier) return fourier->mask(offsets);
+  // Later keys are hidden anyway; the logarithm of zero would have no gradient.
+  if (damped) return damped->mask(offsets.clamp_min(0));
+  if (buckets) return buckets->forward(offsets);
+  return alibi_bias(offsets, options_.num_heads, std::get<AlibiOptions>(options_.position));
+}
+
+// [H,L,S] or [B,H,L,S].
+at::Tensor SoftmaxAttentionImpl::bias(const at::Tensor& x, const at::Tensor& source,
+                                      const AttentionInputs& inputs) const {
+  const bool cross = inputs.context.defined();
+  const at::Tensor& has = inputs.has_position;
+  const at::Tensor& source_has = cross ? inputs.context_has_position : has;
+  if (!inputs.positions.defined() && !cross && !has.defined()) {
+    // The tokens of a line have 2 L - 1 offsets, not L^2.
+    const int64_t length = x.size(1);
+    const at::TensorOptions wide = x.options().dtype(at::kDouble).requires_grad(false);
+    const at::Tensor lags = bias_of(at::arange(1 - length, length, wide).unsqueeze(-1));
+    const at::Tensor token = at::arange(length, wide.dtype(at::kLong));
+    const at::Tensor lag = token.unsqueeze(1) - token.unsqueeze(0) + (length - 1);
+    return lags.index_select(1, lag.reshape({-1})).view({-1, length, length});
+  }
+  const at::Tensor from = zero_unplaced(positions_or_line(inputs.positions, x, 0), has);
+  const at::Tensor to =
+      cross ? zero_unplaced(positions_or_line(inputs.context_positions, source, 0), source_has)
+            : from;
+  at::Tensor result = bias_of(from.unsqueeze(-2) - to.unsqueeze(-3));  // [H,(B,)L,S]
+  const auto hide = [&](const at::Tensor& placed, int64_t axis) {
+    if (placed.defined()) result = result.masked_fill(placed.logical_not().unsqueeze(axis), 0);
+  };
+  if (result.dim() == 3 && (has.dim() == 2 || source_has.dim() == 2)) {
+    result = result.unsqueeze(1).expand({-1, x.size(0), -1, -1});
+  }
+  hide(has, -1);
+  hide(source_has, -2);
+  return result.dim() == 4 ? result.transpose(0, 1) : result;
+}
+
+at::Tensor SoftmaxAttentionImpl::forward(const at::Tensor& x, const AttentionInputs& inputs) const {
+  const Heads heads(options_.embed_dim, options_.num_heads, options_.num_kv_heads);
+  const bool cross = inputs.context.defined();
+  const at::Tensor& source = cross ? inputs.context : x;
+  heads.check(x, source, options_.causal);
+  const int64_t group = heads.queries / heads.keys;
+  at::Tensor q = split_heads(query->forward(x), heads.queries);
+  at::Tensor k = split_heads(key->forward(source), heads.keys);
+  const at::Tensor v = repeat_heads(split_heads(value->forward(source), heads.keys), group);
+  const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position);
+  at::Tensor bias_or_none;
+  if (rotary != nullptr) {
+    const auto turned = [&](const at::Tensor& y, const at::Tensor& tokens, const at::Tensor& place,
+                            const at::Tensor& has) {
+      return rotate_by_position(y, zero_unplaced(positions_or_line(place, tokens, 0), has),
+                                *rotary);
+    };
+    q = turned(q, x, inputs.positions, inputs.has_position);
+    k = cross ? turned(k, source, inputs.context_positions, inputs.context_has_position)
+              : turned(k, x, inputs.positions, inputs.has_position);
+  } else if (!std::holds_alternative<std::monostate>(options_.position)) {
+    bias_or_none = bias(x, source, inputs).to(x.scalar_type());
+  }
+  k = repeat_heads(k, group);
+  if (inputs.key_padding_mask.defined()) {
+    const at::Tensor hidden = inputs.key_padding_mask.logical_not().unsqueeze(1).unsqueeze(1);
+    if (!bias_or_none.defined()) bias_or_none = at::zeros({1, 1, 1, 1}, x.options());
+    bias_or_none = bias_or_none.masked_fill(hidden, kHidden);
+  }
+  const at::Tensor mixed =
+      bias_or_none.defined()
+          ? ops::softmax_attention_with_bias(q, k, v, bias_or_none, options_.causal)
+          : at::scaled_dot_product_attention(q, k, v, {}, 0.0, options_.causal);
+  return output->forward(mixed.transpose(1, 2).flatten(2));
+}
+
+std::shared_ptr<torch::nn::Module> SoftmaxAttentionImpl::clone(
+    const std::optional<at::Device>& device) const {
+  const auto copy = std::make_shared<SoftmaxAttentionImpl>(options_);
+  copy_module(*this, *copy, device);
+  return copy;
+}
+
+}  // namespace mnemosyne::nn
