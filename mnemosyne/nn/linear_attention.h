@@ -60,9 +60,10 @@ struct LinearAttentionMemory {
 ///     nn::LinearAttentionMemory memory;                        // and token by token, the same:
 ///     at::Tensor y0 = attention->step(x.select(1, 0), memory); // [B,256]
 ///
-/// RotaryPosition turns queries and keys before the feature map, as Performers do: weights stay
-/// positive, and depend on offsets alone in expectation over the random features of "favor+",
-/// "hyp+", "trig" and "relu". Tokens without a position are for Fourier and damped positions.
+/// Factors of the weights (multiplicative, damped, FFT) depend on offsets alone, exactly. What goes
+/// through the feature map does so in expectation over the random features: concatenated positions,
+/// and RoPE, which turns queries and keys before the map, as Performers do, so that weights stay
+/// positive.
 /// Errors: options (InputError), shapes (c10::Error).
 class LinearAttentionImpl : public Attention {
  public:

@@ -38,7 +38,8 @@ struct PointEncoderOptions {
 
 /// A Transformer over points in space with a type each, such as the atoms of a molecule: types go
 /// into queries, keys and values by their embedding, positions into relative masks. Invariant to
-/// the order of points, to what padding holds, and to moving all points, except with "absolute".
+/// the order of points, to what padding holds, and to moving all points (not with "absolute"; with
+/// linear "rope" and with "concatenate" in expectation over the random features).
 ///
 ///     nn::PointEncoder model({.num_types = 10});
 ///     at::Tensor energy = model->forward(types, positions, is_atom);
