@@ -176,21 +176,27 @@ TEST(LinearAttentionModule, IsTheDefinitionWithTheMaskAsAFactor) {
 }
 
 TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
-  const at::Tensor x = tokens();
-  for (const bool causal : {false, true}) {
-    const auto attention =
-        make({.position = "fft", .num_kv_heads = 2, .num_features = 8}, site(causal));
-    const LinearAttentionImpl& m = linear(attention);
-    at::Tensor factor = m.fourier->mask(testing::offsets_of(testing::line(kLength))).exp();
-    if (causal) factor = factor.tril();
-    EXPECT_TRUE(close(attention->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
+  // Short and long sequences are computed in different ways.
+  for (const int64_t length : {9, 289}) {
+    const at::Tensor x = tokens(1, length);
+    for (const bool causal : {false, true}) {
+      const auto attention =
+          make({.position = "fft", .num_kv_heads = 2, .num_features = 8}, site(causal));
+      const LinearAttentionImpl& m = linear(attention);
+      at::Tensor factor = m.fourier->mask(testing::offsets_of(testing::line(length))).exp();
+      if (causal) factor = factor.tril();
+      EXPECT_TRUE(close(attention->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
+    }
+    AttentionSite where = site(false, 2);
+    const int64_t side = length == 9 ? 3 : 17;
+    where.grid = {side, side};
+    const auto plane = make({.position = "fft", .num_features = 8, .phase = true}, where);
+    const at::Tensor axis = at::arange(side, at::kDouble);
+    const at::Tensor grid = at::stack(at::meshgrid({axis, axis}, "ij"), -1).view({-1, 2});
+    const LinearAttentionImpl& m = linear(plane);
+    const at::Tensor factor = m.fourier->mask(testing::offsets_of(grid)).exp();
+    EXPECT_TRUE(close(plane->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
   }
-  const auto plane = make({.position = "fft", .num_features = 8}, site(false, 2));
-  const at::Tensor axis = at::arange(3, at::kDouble);
-  const at::Tensor grid = at::stack(at::meshgrid({axis, axis}, "ij"), -1).view({-1, 2});
-  const LinearAttentionImpl& m = linear(plane);
-  const at::Tensor factor = m.fourier->mask(testing::offsets_of(grid)).exp();
-  EXPECT_TRUE(close(plane->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
 }
 
 TEST(LinearAttentionModule, SharedAndJoinedFeaturesOfAConcatenationAgree) {

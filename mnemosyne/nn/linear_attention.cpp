@@ -10,6 +10,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -76,6 +77,19 @@ at::Tensor grid_offsets(int64_t tokens, int64_t columns) {
                    "ij"),
       -1);
 }
+
+/// Where the offset of query i and key j stands among `grid_offsets`, [L L].
+at::Tensor offset_index(int64_t tokens, int64_t columns) {
+  const int64_t width = std::max<int64_t>(columns, 1), rows = tokens / width;
+  const at::Tensor token = at::arange(tokens, at::TensorOptions(at::kLong));
+  const at::Tensor row = token.floor_divide(width), column = token.remainder(width);
+  const at::Tensor down = row.unsqueeze(1) - row.unsqueeze(0) + (rows - 1);
+  const at::Tensor across = column.unsqueeze(1) - column.unsqueeze(0) + (width - 1);
+  return (down * (2 * width - 1) + across).reshape({-1});
+}
+
+/// Up to here the L x L matrix of a mask is much faster than its transforms, and is small.
+constexpr int64_t kLargestMatrix = 256;
 
 }  // namespace
 
@@ -339,8 +353,12 @@ at::Tensor LinearAttentionImpl::with_fft_mask(const Tokens& tokens) const {
   const at::Tensor offsets = grid_offsets(length, columns).to(tokens.query.device());
   at::Tensor factor = fourier->factor(offsets);
   if (options_.causal) factor = factor * (offsets.squeeze(-1) >= 0);
-  return ops::fft_masked_attention(features(tokens.query), keys, repeat_heads(tokens.value, group),
-                                   factor.to(tokens.query.scalar_type()));
+  factor = factor.to(tokens.query.scalar_type());
+  const at::Tensor queries = features(tokens.query), values = repeat_heads(tokens.value, group);
+  if (length > kLargestMatrix) return ops::fft_masked_attention(queries, keys, values, factor);
+  const at::Tensor index = offset_index(length, columns).to(factor.device());
+  const at::Tensor matrix = factor.flatten(1).index_select(1, index).view({-1, length, length});
+  return ops::masked_linear_attention_reference(queries, keys, values, matrix);
 }
 
 std::shared_ptr<torch::nn::Module> LinearAttentionImpl::clone(

@@ -21,7 +21,8 @@
 namespace mnemosyne::nn {
 
 /// The exact factor exp(f) of every pair of tokens on a regular grid, by fast Fourier transforms
-/// (Luo et al. 2021, arXiv 2106.12566): the baseline of FourierPosition, with the same f.
+/// (Luo et al. 2021, arXiv 2106.12566): the baseline of FourierPosition, with the same f. Up to 256
+/// tokens the matrix of the mask is made instead, which is the same and faster.
 struct FftMaskOptions {
   FourierPositionOptions mask{};  ///< Of f; its position_dim is 1 or 2.
   int64_t columns = 0;            ///< In two dimensions: how many tokens a row of the grid has.
