@@ -63,6 +63,11 @@ if(NOT TARGET ZLIB::ZLIB)
   target_include_directories(zlibstatic SYSTEM INTERFACE ${zlib_SOURCE_DIR} ${zlib_BINARY_DIR})
   add_library(ZLIB::ZLIB ALIAS zlibstatic)
 endif()
+# Optional: without it .xz files are refused.
+find_package(LibLZMA QUIET)
+if(NOT TARGET LibLZMA::LibLZMA)
+  message(STATUS "liblzma not found: building without .xz files (Debian, Ubuntu: apt-get install liblzma-dev)")
+endif()
 if(MNEMOSYNE_BUILD_CLI)
   mnemosyne_dependency(
     CLI11 2.1 CLI11::CLI11 libcli11-dev

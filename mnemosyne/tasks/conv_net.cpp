@@ -21,10 +21,10 @@ ParamList declare(const ConvNetOptions& options) {
   return params;
 }
 
-class ConvNet : public Model {
+class ConvNet : public StackedModel {
  public:
   explicit ConvNet(ConvNetOptions options)
-      : Model(declare(options)), options_(std::move(options)) {}
+      : StackedModel(declare(options)), options_(std::move(options)) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     ParamCursor cursor(params);

@@ -22,9 +22,9 @@ ParamList declare(const GruLmOptions& options) {
   return params;
 }
 
-class GruLm : public Model {
+class GruLm : public StackedModel {
  public:
-  explicit GruLm(const GruLmOptions& options) : Model(declare(options)) {}
+  explicit GruLm(const GruLmOptions& options) : StackedModel(declare(options)) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), length = inputs.size(1);

@@ -33,7 +33,9 @@ class Classification : public ImageTask {
   using ImageTask::ImageTask;
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    return stacked_cross_entropy(model().forward(params, batch[0]), batch[1]);
+    return model().loss(params, batch[0], [&](const at::Tensor& logits) {
+      return stacked_cross_entropy(logits, batch[1]);
+    });
   }
 
   at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
@@ -46,7 +48,9 @@ class Reconstruction : public ImageTask {
   using ImageTask::ImageTask;
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    return stacked_squared_error(model().forward(params, batch[0]), batch[0].flatten(1));
+    return model().loss(params, batch[0], [&](const at::Tensor& outputs) {
+      return stacked_squared_error(outputs, batch[0].flatten(1));
+    });
   }
 };
 

@@ -16,19 +16,25 @@ namespace {
 
 constexpr int64_t kValidationBatch = 32;
 
+template <typename T>
+void copy_windows(const T* text, const std::vector<int64_t>& starts, int64_t size, int64_t* row) {
+  for (const int64_t start : starts) row = std::copy(text + start, text + start + size, row);
+}
+
 /// {inputs [B,T], targets [B*T]} of the windows that start at these places.
 Batch windows(const at::Tensor& text, const std::vector<int64_t>& starts, int64_t context) {
   const auto count = static_cast<int64_t>(starts.size());
   const at::Tensor table = at::empty({count, context + 1}, at::kLong);
-  const uint8_t* source = text.const_data_ptr<uint8_t>();
-  auto* row = table.mutable_data_ptr<int64_t>();
-  for (const int64_t start : starts) {
-    row = std::copy(source + start, source + start + context + 1, row);
+  auto* rows = table.mutable_data_ptr<int64_t>();
+  if (text.scalar_type() == at::kByte) {
+    copy_windows(text.const_data_ptr<uint8_t>(), starts, context + 1, rows);
+  } else {
+    copy_windows(text.const_data_ptr<int32_t>(), starts, context + 1, rows);
   }
   return {table.narrow(1, 0, context), table.narrow(1, 1, context).flatten()};
 }
 
-/// How many windows fit behind any offset below `context`, with the character after the last one.
+/// How many windows fit behind any offset below `context`, with the token after the last one.
 int64_t count_windows(const at::Tensor& text, int64_t context) {
   return (text.size(0) - 1) / context - 1;
 }
@@ -87,7 +93,9 @@ class LanguageTask : public ModelTask {
   }
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    return stacked_cross_entropy(model().forward(params, batch[0]), batch[1]);
+    return model().loss(params, batch[0], [&](const at::Tensor& logits) {
+      return stacked_cross_entropy(logits, batch[1]);
+    });
   }
 
   at::Tensor accuracy(at::TensorList params, const Batch& batch) const override {
@@ -109,7 +117,7 @@ std::shared_ptr<const Task> make_language_task(std::string name, std::shared_ptr
     throw InputError("[language_task] expected a text that is longer than its context of " +
                      std::to_string(options.context) + ", got " +
                      std::to_string(data->train.size(0)) + " and " +
-                     std::to_string(data->validation.size(0)) + " characters");
+                     std::to_string(data->validation.size(0)) + " tokens");
   }
   return std::make_shared<LanguageTask>(std::move(name), std::move(model), std::move(data),
                                         options);

@@ -10,12 +10,12 @@
 namespace mnemosyne::tasks {
 
 struct LanguageTaskOptions {
-  int64_t context = 32;  ///< Characters that are predicted at once.
+  int64_t context = 32;  ///< Tokens (characters or words) that are predicted at once.
   int64_t batch_size = 16;
   int64_t validation_windows = 128;  ///< At most so many, evenly spread over the validation text.
 };
 
-/// Predicting the next character: cross entropy in nats of the model's outputs [P,B*T,vocabulary].
+/// Predicting the next token: cross entropy in nats of the model's outputs [P,B*T,vocabulary].
 /// Batches are {inputs [B,T], targets [B*T]}, int64; every epoch cuts the text into windows at
 /// another offset and sees each of them once. InputError when the text is too short for two
 /// windows.

@@ -34,9 +34,9 @@ at::Tensor perceptron(const at::Tensor& x, ParamCursor& cursor) {
   return stacked_linear(hidden, cursor.affine());
 }
 
-class Mixer : public Model {
+class Mixer : public StackedModel {
  public:
-  explicit Mixer(const MixerOptions& options) : Model(declare(options)), options_(options) {}
+  explicit Mixer(const MixerOptions& options) : StackedModel(declare(options)), options_(options) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), tokens = num_patches(options_), width = options_.width;

@@ -15,9 +15,9 @@ ParamList declare(const MlpOptions& options) {
   return params;
 }
 
-class Mlp : public Model {
+class Mlp : public StackedModel {
  public:
-  explicit Mlp(MlpOptions options) : Model(declare(options)), options_(std::move(options)) {}
+  explicit Mlp(MlpOptions options) : StackedModel(declare(options)), options_(std::move(options)) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     ParamCursor cursor(params);

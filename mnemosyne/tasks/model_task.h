@@ -19,9 +19,9 @@ class ModelTask : public Task {
 
   std::string name() const override { return name_; }
 
-  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->params().init(seed); }
+  std::vector<at::Tensor> init(uint64_t seed) const override { return model_->init(seed); }
 
-  std::vector<std::string> param_names() const override { return model_->params().names(); }
+  std::vector<std::string> param_names() const override { return model_->param_names(); }
 
  protected:
   const Model& model() const { return *model_; }

@@ -196,7 +196,7 @@ std::vector<TaskInfo> task_list() {
   std::vector<TaskInfo> list;
   for (const Entry& entry : entries()) {
     list.push_back(entry.info);
-    list.back().num_params = entry.model()->params().numel();
+    list.back().num_params = entry.model()->num_params();
   }
   return list;
 }

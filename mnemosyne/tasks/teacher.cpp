@@ -33,7 +33,7 @@ class TeacherData {
   explicit TeacherData(const TeacherOptions& options) : options_(options) {
     const at::NoGradGuard no_grad;
     teacher_.model = make_mlp(options.teacher);
-    for (at::Tensor& param : teacher_.model->params().init(options.seed)) {
+    for (at::Tensor& param : teacher_.model->init(options.seed)) {
       teacher_.params.push_back(param.mul_(kTeacherGain).unsqueeze(0));
     }
     const at::Tensor outputs =

@@ -8,10 +8,10 @@
 
 namespace mnemosyne::tasks {
 
-/// A text as numbers of characters, in two parts: the first 90 % for training, the rest for
-/// validation.
+/// A text as numbers of characters or words, in two parts. Of characters the first 90 % are for
+/// training, the rest for validation.
 struct TextData {
-  at::Tensor train;       ///< [N], uint8, each below `vocabulary`.
+  at::Tensor train;       ///< [N], uint8 (characters) or int32 (words), each below `vocabulary`.
   at::Tensor validation;  ///< The same.
   int64_t vocabulary = 0;
 };

@@ -18,10 +18,10 @@ ParamList declare(const TransformerLmOptions& options) {
   return params;
 }
 
-class TransformerLm : public Model {
+class TransformerLm : public StackedModel {
  public:
   explicit TransformerLm(const TransformerLmOptions& options)
-      : Model(declare(options)), options_(options) {}
+      : StackedModel(declare(options)), options_(options) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), length = inputs.size(1);

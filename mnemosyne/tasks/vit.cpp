@@ -22,9 +22,9 @@ ParamList declare(const VitOptions& options) {
   return params;
 }
 
-class Vit : public Model {
+class Vit : public StackedModel {
  public:
-  explicit Vit(const VitOptions& options) : Model(declare(options)), options_(options) {}
+  explicit Vit(const VitOptions& options) : StackedModel(declare(options)), options_(options) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), tokens = num_patches(options_);

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "mnemosyne/tasks/model.h"
+#include "mnemosyne/tasks/molecule_data.h"
+#include "mnemosyne/tasks/task.h"
+
+namespace mnemosyne::tasks {
+
+struct MoleculeTaskOptions {
+  int64_t batch_size = 32;
+  int64_t validation_size = 1000;  ///< At most so many test molecules.
+};
+
+/// Predicting energies: mean absolute error of the model's outputs [P,B,1], in units of the
+/// standard deviation of the training energies, so that predicting their mean costs about .8. Times
+/// `energy_scale` of the data it is the error in the unit of the files. Batches are {atoms [B,N,4]
+/// as `MoleculeSet::atoms` gives them, energies [B] of mean zero and deviation one}, float32.
+std::shared_ptr<const Task> make_molecule_task(std::string name, std::shared_ptr<const Model> model,
+                                               std::shared_ptr<const MoleculeData> data,
+                                               const MoleculeTaskOptions& options = {});
+
+}  // namespace mnemosyne::tasks

@@ -1,0 +1,323 @@
+#include "mnemosyne/tasks/xyz.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "mnemosyne/io/tar.h"
+#include "mnemosyne/io/xz_source.h"
+#include "mnemosyne/tasks/molecule_files.h"
+#include "tests/data_files.h"
+#include "tests/testing.h"
+
+namespace mnemosyne::tasks {
+namespace {
+
+using mnemosyne::testing::close;
+using mnemosyne::testing::gzip;
+using mnemosyne::testing::octal;
+using mnemosyne::testing::real_data;
+using mnemosyne::testing::refusal;
+using mnemosyne::testing::tar_header;
+using mnemosyne::testing::tar_member;
+using mnemosyne::testing::TestFolder;
+
+const std::vector<int64_t> kElements{1, 6, 7, 8, 16};
+const std::string kWater =
+    "3\nProperties of nothing energy=x\nO 0 0 .5\nH 1.0 -2e-1 0 0.4\n H +1 0 0\n";
+
+std::vector<XyzFrame> read(const std::string& text) {
+  XyzReader reader(io::open_bytes(text, "the_file"));
+  std::vector<XyzFrame> frames;
+  XyzFrame frame;
+  while (reader.next(frame)) frames.push_back(frame);
+  return frames;
+}
+
+std::string bad(const std::string& text) {
+  const std::string message = refusal([&] { read(text); });
+  EXPECT_MENTIONS(message, "of the_file");
+  return message;
+}
+
+TEST(Xyz, ReadsFramesOneBehindTheOther) {
+  const auto frames = read(kWater + "\n" + "1\n\nSe\t1 2 3");
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(frames[0].elements, (std::vector<int64_t>{8, 1, 1}));
+  EXPECT_EQ(frames[0].positions[1], (std::array<double, 3>{1.0, -0.2, 0.0}));
+  EXPECT_FALSE(frames[0].energy.has_value());
+  EXPECT_TRUE(frames[0].forces.empty());
+  EXPECT_EQ(frames[1].elements, (std::vector<int64_t>{34}));
+  EXPECT_EQ(atomic_number("Og"), 118);
+  EXPECT_EQ(atomic_number("c"), 0);
+  EXPECT_TRUE(read("\n \n").empty());
+}
+
+TEST(Xyz, ReadsTheColumnsOfAnExtendedFile) {
+  const auto frames = read(
+      "1\r\nLattice=\"9 0 0 0 9 0 0 0 9\" Properties=id:I:1:forces:R:3:species:S:1:Z:I:1:pos:R:3 "
+      "title=\"energy=7 x\" energy=-2.5 pbc=\"T T F\" flag\r\n4 .1 .2 .3 N 7 1 2 3 rest\r\n");
+  ASSERT_EQ(frames.size(), 1u);
+  EXPECT_EQ(frames[0].elements[0], 7);
+  EXPECT_EQ(frames[0].forces[0], (std::array<double, 3>{.1, .2, .3}));
+  EXPECT_EQ(frames[0].positions[0], (std::array<double, 3>{1, 2, 3}));
+  EXPECT_EQ(*frames[0].energy, -2.5);
+  EXPECT_EQ((*frames[0].lattice)[4], 9);
+}
+
+TEST(Xyz, RefusesBadFramesByLine) {
+  EXPECT_MENTIONS(bad("-3\n\n"), "atoms from 1 to 100000, got \"-3\" in line 1");
+  for (const char* count :
+       {"0", "100001", "99999999999999999999", "3.5", "0x3", "molecule", "3 4"}) {
+    EXPECT_MENTIONS(bad(std::string(count) + "\n\nH 0 0 0\n"), "line 1");
+  }
+  EXPECT_MENTIONS(bad("2"), "expected a comment, got the end of the file in line 1");
+  EXPECT_MENTIONS(bad("100000\nall of them\nH 0 0 0\n"), "atom 2 of 100000, got the end");
+  EXPECT_MENTIONS(bad("2\n\nH 0 0 0\nXx 0 0 0\n"), "an element, got \"Xx\" in line 4");
+  EXPECT_MENTIONS(bad("2\n\nH 0 0 0\nH 0 0\n"), "4 columns or more, got 3 in line 4");
+  EXPECT_MENTIONS(bad("2\n\nH 0 0 0\n\n"), "got 0 in line 4");
+  for (const char* number :
+       {"nan", "inf", "-inf", "1e999", "1e10", "1.2.3", "--1", "0x10", "1,0", "+"}) {
+    const std::string message = bad("1\n\nH 0 " + std::string(number) + " 0\n");
+    EXPECT_MENTIONS(message, "a finite number");
+    EXPECT_MENTIONS(message, "in line 3");
+  }
+  EXPECT_MENTIONS(bad(kWater + kWater.substr(0, 40)), "line 8");
+  EXPECT_MENTIONS(bad(std::string("1\n\nH 0 0 \0", 10)), "zero byte in line 3");
+  EXPECT_MENTIONS(bad("\x1b[31m\n"), "\"\\x1b[31m\"");
+}
+
+TEST(Xyz, RefusesBadComments) {
+  const auto with = [](const std::string& comment) {
+    return bad("1\n" + comment + "\nH 0 0 0 0 0 0\n");
+  };
+  EXPECT_MENTIONS(with("Properties=pos:R:3"), "Properties with species:S:1 and pos:R:3");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:2"), "in line 2");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:more"), "in line 2");
+  EXPECT_MENTIONS(with("Properties=species:S:-1:pos:R:3"), "1 to 100 columns");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:x:R:99999999999"), "1 to 100 columns");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:forces:R:3:q:R:1"),
+                  "8 columns or more, got 7");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 energy=nan"), "got \"nan\" in line 2");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 energy="), "in line 2");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 Lattice=\"1 2 3"),
+                  "9 numbers for Lattice, got 3");
+}
+
+std::string molecule(int i) { return "2\ncharge = 0\nC 0 0 0\nH " + std::to_string(i) + " 0 0\n"; }
+
+std::string energy_line(int i) {
+  return std::to_string(i) + ".xyz " + std::to_string(-10 * i) + " 1\n";
+}
+
+TEST(Tar, ReadsFilesAndPassesOverTheRest) {
+  const std::string longest(200, 'n');
+  const std::string text = std::string(600, 'x');
+  const std::string bytes = tar_header("folder/", octal(0), '5') + tar_member("folder/a", text) +
+                            tar_member("empty", "") + tar_header("pax", octal(3), 'x') + "abc" +
+                            std::string(509, '\0') + tar_header("././@LongLink", octal(201), 'L') +
+                            longest + std::string(512 - 200, '\0') + tar_member("short", "end") +
+                            std::string(1024, '\0') + "whatever";
+  io::TarReader archive(io::open_bytes(bytes, "a.tar"));
+  ASSERT_TRUE(archive.next());
+  EXPECT_EQ(archive.member(), "folder/a");
+  EXPECT_EQ(archive.content(600), text);
+  ASSERT_TRUE(archive.next());
+  EXPECT_EQ(archive.content(600), "");
+  ASSERT_TRUE(archive.next());
+  EXPECT_EQ(archive.member(), longest);
+  EXPECT_EQ(archive.content(600), "end");
+  EXPECT_FALSE(archive.next());
+}
+
+TEST(Tar, RefusesDamageAndLies) {
+  const auto refused = [](const std::string& bytes) {
+    const std::string message = refusal([&] {
+      io::TarReader archive(io::open_bytes(bytes, "a.tar"));
+      while (archive.next()) archive.content(1000);
+    });
+    EXPECT_MENTIONS(message, "in a.tar");
+    return message;
+  };
+  const std::string good = tar_member("a", "abc");
+  EXPECT_MENTIONS(refused("no tar at all"), "a tar header of 512 bytes, got 13");
+  EXPECT_MENTIONS(refused(std::string(512, 'x')), "checksum");
+  EXPECT_MENTIONS(refused(good.substr(0, 514)), "a file of 3 bytes, got the end after 2");
+  EXPECT_MENTIONS(refused(good.substr(0, 600)), "the end of the archive");
+  EXPECT_MENTIONS(refused(tar_header("a", octal(900)) + "abc"), "got the end after 3");
+  EXPECT_MENTIONS(refused(tar_header("a", octal(1001)) + "abc"),
+                  "at most 1000 bytes, got one of 1001");
+  EXPECT_MENTIONS(refused(tar_header("a", "77777777777")), "at most 4 GiB");
+  EXPECT_MENTIONS(refused(tar_header("a", "77777777777", '5')), "at most 4 GiB");
+  EXPECT_MENTIONS(refused(tar_header("a", std::string("\x80\xff\xff\xff", 4))),
+                  "the size of a file");
+  EXPECT_MENTIONS(refused(tar_header("a", "-0000000001")), "the size of a file");
+  EXPECT_MENTIONS(refused(tar_header("a\n\x1b", octal(900))), "\"a\\x0a\\x1b\"");
+}
+
+class Qm7 : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string table;
+    for (int i = 1; i <= 20; ++i) {
+      table += energy_line(i);
+      archive_ += tar_member("qm7/" + std::to_string(i) + ".xyz", molecule(i));
+    }
+    folder_.write("hof_qm7.txt", table);
+  }
+
+  std::string refused() const {
+    return refusal([&] { read_qm7(folder_.path(), kElements); });
+  }
+
+  TestFolder folder_{"qm7"};
+  std::string archive_;
+};
+
+TEST_F(Qm7, SplitsAnArchive) {
+  folder_.write("qm7.tar.gz", gzip(archive_));
+  const MoleculeData data = read_qm7(folder_.path(), kElements);
+  EXPECT_EQ(data.train.size(), 14u);
+  EXPECT_EQ(data.test.size(), 4u);
+  std::vector<int64_t> all = data.train;
+  all.insert(all.end(), data.test.begin(), data.test.end());
+  const at::Tensor atoms = data.molecules.atoms(all);
+  EXPECT_EQ(atoms.sizes(), at::IntArrayRef({18, 2, 4}));
+  EXPECT_EQ(atoms[0][0][0].item<float>(), 1.0f);
+  // Every molecule has the energy of its own name.
+  EXPECT_TRUE(close(data.molecules.energies(all), -10 * atoms.select(1, 1).select(1, 1)));
+  EXPECT_EQ(std::get<0>(at::_unique(data.molecules.energies(all))).size(0), 18);
+  const at::Tensor train = data.molecules.energies(data.train);
+  EXPECT_NEAR(data.energy_mean, train.mean().item<double>(), 1e-9);
+  EXPECT_NEAR(data.energy_scale, train.std(false).item<double>(), 1e-9);
+}
+
+TEST_F(Qm7, ReadsAFolderAsIt) {
+  folder_.write("qm7.tar", archive_);
+  const MoleculeData packed = read_qm7(folder_.path(), kElements);
+  const TestFolder plain("qm7_plain");
+  std::string table;
+  for (int i = 1; i <= 20; ++i) {
+    plain.write("qm7/" + std::to_string(i) + ".xyz", molecule(i));
+    table += energy_line(i);
+  }
+  plain.write("hof_qm7.txt", table);
+  const MoleculeData data = read_qm7(plain.path(), kElements);
+  EXPECT_TRUE(at::equal(data.molecules.atoms(data.train), packed.molecules.atoms(packed.train)));
+}
+
+TEST_F(Qm7, RefusesWhatDoesNotFitTogether) {
+  EXPECT_MENTIONS(refused(), "a molecule for each line of hof_qm7.txt");
+  folder_.write("qm7.tar", archive_.substr(0, 10 * 1024 + 520));
+  EXPECT_MENTIONS(refused(), "qm7.tar");
+  folder_.write("qm7.tar", archive_ + tar_member("qm7/21.xyz", molecule(21)));
+  EXPECT_MENTIONS(refused(), "member \"qm7/21.xyz\"");
+  EXPECT_MENTIONS(refused(), "hof_qm7.txt");
+  folder_.write("qm7.tar", archive_ + tar_member("again/1.xyz", molecule(1)));
+  EXPECT_MENTIONS(refused(), "every molecule once");
+  folder_.write("qm7.tar", archive_ + tar_member("qm7/21.xyz", "2\n\nC 0 0 0\nU 0 0 1\n"));
+  folder_.write("hof_qm7.txt", energy_line(21));
+  EXPECT_MENTIONS(refused(), "an energy for");
+  folder_.write("qm7.tar", tar_member("21.xyz", "2\n\nC 0 0 0\nU 0 0 1\n"));
+  EXPECT_MENTIONS(refused(), "atomic number 1, 6, 7, 8, 16, got 92");
+  folder_.write("qm7.tar", tar_member("21.xyz", molecule(21)));
+  EXPECT_MENTIONS(refused(), "10 molecules or more, got 1");
+  for (const char* line : {"21.xyz", "21.xyz nan", "21.xyz -1e99", "21.xyz 1\n21.xyz 2"}) {
+    folder_.write("hof_qm7.txt", line);
+    EXPECT_MENTIONS(refused(), "hof_qm7.txt");
+  }
+}
+
+TEST(Molecules, ArePaddedToTheLargestOfTheBatch) {
+  MoleculeSet set(kElements);
+  set.add(read(kWater)[0], -1.0, "here");
+  set.add(read("1\n\nS 1 2 3\n")[0], -2.0, "here");
+  const at::Tensor atoms = set.atoms({1, 0});
+  EXPECT_EQ(atoms.sizes(), at::IntArrayRef({2, 3, 4}));
+  EXPECT_TRUE(
+      close(atoms[0], at::tensor({4., 1., 2., 3., -1., 0., 0., 0., -1., 0., 0., 0.}).view({3, 4})));
+  EXPECT_TRUE(close(set.energies({1, 0}), at::tensor({-2., -1.})));
+  EXPECT_EQ(set.atoms({1}).size(1), 1);
+}
+
+TEST(Molecules, OfMotionComeFromTwoFiles) {
+  const TestFolder folder("rmd17");
+  const std::string frame =
+      "1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1\nC 0 0 0 1 1 1\n";
+  folder.write("x_train.xyz", frame + frame);
+  EXPECT_MENTIONS(refusal([&] { read_rmd17(folder.path(), kElements); }),
+                  "ends in test.xyz, got 0");
+  folder.write("x_test.xyz.gz", gzip(frame));
+  const MoleculeData data = read_rmd17(folder.path(), kElements);
+  EXPECT_EQ(data.train, (std::vector<int64_t>{0, 1}));
+  EXPECT_EQ(data.test, (std::vector<int64_t>{2}));
+  EXPECT_GT(data.energy_scale, 0.0);
+  folder.write("x_train.xyz", kWater);
+  EXPECT_MENTIONS(refusal([&] { read_rmd17(folder.path(), kElements); }),
+                  "an energy in the comment");
+}
+
+// "a b\nc\n" as xz packs it (Python's lzma.compress).
+std::string small_xz() {
+  return std::string(
+      "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01"
+      "\x16\x00\x00\x00\x74\x2f\xe5\xa3\x01\x00\x05\x61\x20\x62\x0a\x63"
+      "\x0a\x00\x00\x00\x5a\x22\xfc\xa5\x44\x63\xeb\xa8\x00\x01\x1e\x06"
+      "\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
+      64);
+}
+
+TEST(Xz, IsUnpackedOrRefused) {
+  const TestFolder folder("xz");
+  const std::string good = small_xz();
+  const auto content = [&](const std::string& bytes) {
+    const auto source = io::open_unpacked(folder.write("file", bytes));
+    std::string text(100, '\0');
+    size_t size = 0;
+    while (const size_t count = source->read(text.data() + size, 1)) size += count;
+    return text.substr(0, size);
+  };
+  if (!io::has_xz()) {
+    EXPECT_MENTIONS(refusal([&] { content(good); }), "without liblzma");
+    GTEST_SKIP() << "built without liblzma";
+  }
+  EXPECT_EQ(content(good), "a b\nc\n");
+  EXPECT_EQ(content(good + good), "a b\nc\na b\nc\n");
+  for (size_t size = 6; size < good.size(); ++size) {
+    EXPECT_MENTIONS(refusal([&] { content(good.substr(0, size)); }), "ends too early");
+  }
+  EXPECT_MENTIONS(refusal([&] { content(good + "rest"); }), folder.path());
+  for (const size_t place : {8, 14, 25, 40, 60}) {
+    std::string damaged = good;
+    damaged[place] ^= 0x40;
+    EXPECT_MENTIONS(refusal([&] { content(damaged); }), "[xz]");
+  }
+}
+
+TEST(Qm7Data, HasTheEnergiesOfItsReadme) {
+  const std::string folder = real_data("qm7_xyz");
+  if (folder.empty()) GTEST_SKIP() << "needs MNEMOSYNE_DATA with qm7_xyz";
+  if (!io::has_xz()) GTEST_SKIP() << "built without liblzma";
+  const MoleculeData data = read_qm7(folder, kElements);
+  EXPECT_EQ(data.train.size(), 5601u);
+  EXPECT_EQ(data.test.size(), 1000u);
+  EXPECT_EQ(data.molecules.size(), 7101);
+  EXPECT_NEAR(data.energy_mean, -1536.3, 5.0);
+  EXPECT_NEAR(data.energy_scale, 223.2, 5.0);
+  EXPECT_EQ(data.molecules.atoms(data.train).size(1), 23);
+}
+
+TEST(Rmd17Data, IsReadWhole) {
+  const std::string folder = real_data("rmd17_aspirin");
+  if (folder.empty()) GTEST_SKIP() << "needs MNEMOSYNE_DATA with rmd17_aspirin";
+  const MoleculeData data = read_rmd17(folder, kElements);
+  EXPECT_EQ(data.train.size(), 1200u);
+  EXPECT_EQ(data.test.size(), 1800u);
+  EXPECT_EQ(data.molecules.atoms({0, 2999}).sizes(), at::IntArrayRef({2, 21, 4}));
+}
+
+}  // namespace
+}  // namespace mnemosyne::tasks
