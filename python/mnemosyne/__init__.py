@@ -1,8 +1,9 @@
-"""Mnemosyne: a learned optimizer that needs no learning rate.
+"""Mnemosyne: a learned optimizer that needs no learning rate, and attention that is linear.
 
 >>> import torch, mnemosyne
 >>> model = torch.nn.Linear(4, 2)
 >>> optimizer = mnemosyne.optim.Mnemosyne(model.parameters())
+>>> attention = mnemosyne.nn.LinearAttention(64, 4, causal=True, position="damped")
 """
 
 import torch
@@ -22,7 +23,7 @@ if torch.__version__.split(".")[:2] != _C.torch_version.split(".")[:2]:
         "rebuild it with scripts/test or with `pip install --no-build-isolation .`"
     )
 
-from mnemosyne import optim  # noqa: E402
+from mnemosyne import nn, optim  # noqa: E402
 
 __version__ = _C.__version__
-__all__ = ["optim"]
+__all__ = ["nn", "optim"]

@@ -24,4 +24,5 @@ PYBIND11_MODULE(_C, module) {
   });
 
   mnemosyne::python::bind_optim(module);
+  mnemosyne::python::bind_nn(module);
 }

@@ -1,0 +1,169 @@
+"""Multi-head attention in time and memory linear in the number of tokens."""
+
+from typing import Any
+
+from torch import Tensor
+
+from mnemosyne import _C
+from mnemosyne.nn.functional import LinearAttentionState
+from mnemosyne.nn.module import LibraryModule
+from mnemosyne.nn.position import DampedPosition, FourierPosition
+
+__all__ = ["LinearAttention", "PerformerBlock"]
+
+_NAMED = {
+    "rope": {"type": "RotaryPosition"},
+    "flt": {"type": "FourierPosition", "coupling": "multiplicative", "initial_amplitude": 1.0},
+    "damped": {"type": "DampedPosition"},
+}
+
+
+class LinearAttention(LibraryModule):
+    """Multi-head linear attention that knows where tokens are (arXiv 2302.01925).
+
+    Args:
+        embed_dim: E, divisible by the heads.
+        num_heads: H.
+        num_kv_heads: heads of keys and values, a divisor of H; 0: H.
+        feature_map: "favor+", "hyp+", "trig", "relu" or "elu+1".
+        num_features: M; "elu+1" has as many as a head has dimensions.
+        causal: a token sees those before it and itself.
+        position: None; a `FourierPosition` or, when causal, a `DampedPosition` with as many heads,
+            which becomes the submodule `position`; or "flt", "damped" or "rope" for one with the
+            default options ("flt": multiplicative, f(0) = 1 at the start).
+        position_dim: of "flt" and "rope".
+        seed: of the initial weights and the random features.
+
+    Shapes: x [B, L, E] to [B, L, E]; positions [L, P] or [B, L, P], default 0 ... L - 1;
+    has_position bool [L] or [B, L], false for class tokens; key_padding_mask bool [B, L], true
+    where a token takes part.
+
+    Errors: ValueError for options, RuntimeError for shapes. Under `torch.compile` the graph breaks
+    here and values are the same.
+
+    Example:
+        >>> attention = mnemosyne.nn.LinearAttention(64, 4, causal=True, position="damped")
+        >>> y = attention(torch.randn(2, 100, 64))
+        >>> state, x_t = None, torch.randn(2, 64)
+        >>> y_t, state = attention.step(x_t, state)                       # constant time and memory
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int = 0,
+        feature_map: str = "relu",
+        num_features: int = 64,
+        causal: bool = False,
+        position: FourierPosition | DampedPosition | str | None = None,
+        position_dim: int = 1,
+        seed: int = 0,
+    ):
+        options = {
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "feature_map": feature_map,
+            "num_features": num_features,
+            "causal": causal,
+            "seed": seed,
+        }
+        self._start("linear_attention", options, _position_options(position, position_dim))
+        if isinstance(position, FourierPosition | DampedPosition):
+            if position.num_heads != num_heads:
+                raise ValueError(
+                    f"[position] expected {num_heads} heads, as many as the attention, "
+                    f"got {position.num_heads}"
+                )
+            self.position = position
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        *,
+        has_position: Tensor | None = None,
+    ) -> Tensor:
+        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
+
+    def forward_segment(
+        self,
+        x: Tensor,
+        state: LinearAttentionState | None = None,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, LinearAttentionState]:
+        """The next tokens [B, L, E] of a causal sequence, and the state after them."""
+        y, state = _C.attention_segment(
+            self._tied(), x, state or LinearAttentionState(), positions, None, key_padding_mask
+        )
+        return y, LinearAttentionState(*state)
+
+    def step(
+        self, x_t: Tensor, state: LinearAttentionState | None = None, position: Tensor | None = None
+    ) -> tuple[Tensor, LinearAttentionState]:
+        """One token [B, E] to [B, E], and the state after it; None: the first token.
+
+        `position` [P] or [B, P], default the next integer.
+        """
+        positions = None if position is None else position.unsqueeze(-2)
+        y, state = self.forward_segment(x_t.unsqueeze(1), state, positions)
+        return y.squeeze(1), state
+
+
+class PerformerBlock(LibraryModule):
+    """A pre-norm Transformer block: x + attention(norm(x)), then x + W2 gelu(W1 norm(x)).
+
+    Args:
+        embed_dim: E, divisible by the heads.
+        num_heads: H.
+        causal: a token sees those before it and itself.
+        hidden: of the feed-forward part; 0: 4 E.
+        attention: which attention, see `mnemosyne.nn.models.AttentionChoice`.
+        site: what the attention is told about its place: position_dim, min_width, max_width,
+            extent, rotation_invariant, grid, seed.
+
+    Shapes: as `LinearAttention`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        causal: bool = False,
+        hidden: int = 0,
+        attention: dict[str, Any] | None = None,
+        **site: Any,
+    ):
+        place = {"embed_dim": embed_dim, "num_heads": num_heads, "causal": causal, **site}
+        self._start("performer_block", place, attention or {}, hidden)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        *,
+        has_position: Tensor | None = None,
+    ) -> Tensor:
+        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
+
+
+def _position_options(position, position_dim: int) -> dict[str, Any] | None:
+    if position is None:
+        return None
+    if isinstance(position, FourierPosition | DampedPosition):
+        return {"type": type(position).__name__, **position.options}
+    if position not in _NAMED:
+        raise ValueError(
+            f"[position] expected a FourierPosition, a DampedPosition, None or one of "
+            f'{", ".join(_NAMED)}, got "{position}"'
+        )
+    options = dict(_NAMED[position])
+    if position != "damped":
+        options["position_dim"] = position_dim
+    return options

@@ -1,0 +1,217 @@
+"""Linear attention as a function."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mnemosyne import _C
+from mnemosyne.nn.position import DampedPosition, FourierPosition
+
+__all__ = ["LinearAttentionState", "linear_attention"]
+
+Features = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+
+
+class LinearAttentionState(NamedTuple):
+    """What causal attention remembers of earlier tokens: a constant size, whatever their number."""
+
+    sums: Tensor | None = None  # [B, H, R * M, Dv]
+    normalizer: Tensor | None = None  # [B, H, R * M]
+    offset: Tensor | None = None  # [B, H]
+    origin: Tensor | None = None  # where the fading of DampedPosition counts from
+    length: int = 0  # tokens so far
+
+
+def linear_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    feature_map: str = "favor+",
+    num_features: int | None = None,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    position: FourierPosition | DampedPosition | Features | None = None,
+    positions: Tensor | None = None,
+    key_positions: Tensor | None = None,
+    scale: float | None = None,
+    omega: Tensor | None = None,
+    seed: int = 0,
+    state: LinearAttentionState | None = None,
+    return_state: bool = False,
+    denominator_floor: float = 1e-20,
+) -> Tensor | tuple[Tensor, LinearAttentionState]:
+    """Attention in time and memory linear in the length, over torch.ops.mnemosyne.linear_attention.
+
+    o_i = sum_j w_ij v_j / sum_j w_ij with w_ij = phi(q_i).phi(k_j) h(r_i - r_j), over the keys that
+    take part, j <= i when causal.
+
+    Args:
+        query: [B, H, L, D] in float32, bfloat16 or float64, as key and value.
+        key: [B, Hk, S, D]; H is a multiple of Hk.
+        value: [B, Hk, S, Dv].
+        feature_map: "favor+", "hyp+" and "trig" estimate the softmax kernel exp(q.k / sqrt(D));
+            "relu"; "elu+1"; "constant"; "identity" (query and key are features).
+        num_features: M, of the maps that draw random vectors; None: 64.
+        causal: query i sees keys 0 ... i; needs L = S.
+        key_padding_mask: bool [B, S], true where the key takes part.
+        position: a FourierPosition of either coupling; a DampedPosition (causal only); or features
+            of a factor (phi [H, L, R] or [B, H, L, R], psi likewise for the keys), with a decay
+            [H, R] as third where they fade; or None.
+        positions: [L, P] or [B, L, P] of the queries; None: 0 ... L - 1, after those of the state.
+        key_positions: of the keys; None: `positions`.
+        scale: of queries and keys; None: D^(-1/4) where the softmax kernel is estimated, else 1.
+        omega: the random vectors [W, D], instead of a draw (D + N for a concatenated position of
+            N features).
+        seed: of the draw; the same vectors in every call with the same seed and sizes.
+        state: of earlier tokens, for segments and for decoding one token at a time.
+        return_state: return (output, state after the last key).
+        denominator_floor: the least magnitude of a denominator.
+
+    Returns:
+        [B, H, L, Dv] in the dtype of the query.
+
+    Errors: RuntimeError for shapes, ValueError for options.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 4, 50, 16)
+        >>> o = linear_attention(q, k, v, causal=True)
+        >>> state, rows = None, []
+        >>> for t in range(50):                                           # the same, step by step
+        ...     token = (x[:, :, t : t + 1] for x in (q, k, v))
+        ...     o_t, state = linear_attention(*token, causal=True, state=state, return_state=True)
+
+    Source: Choromanski et al., arXiv 2009.14794 (features) and arXiv 2302.01925 (positions).
+    """
+    _check_shapes(query, key, value)
+    state = state or LinearAttentionState()
+    factors, decay = None, None
+    if position is not None:
+        line = _line(position, query, positions, state.length)
+        key_line = line if key_positions is None else key_positions
+        if isinstance(position, FourierPosition) and not position.multiplicative:
+            phi, psi = _features(position, line, key_line)[:2]
+            query, key = _C.position_join(position._tied(), query, key, phi, psi)
+            scale = 1.0 if scale is None else scale
+        else:
+            phi, psi, decay = _features(position, line, key_line)
+            factors = (phi, psi)
+    if omega is None:
+        omega = _draw(feature_map, num_features, query, seed)
+    call = {
+        "omega": omega,
+        "feature_map": feature_map,
+        "scale": scale,
+        "denominator_floor": denominator_floor,
+    }
+    length = state.length + key.size(2)
+    if decay is not None:
+        if not causal:
+            raise ValueError("[linear_attention] expected causal attention for factors that fade")
+        output, next_state = _fading(
+            (query, key, value), (*factors, decay), key_padding_mask, state, line, call
+        )
+    else:
+        output, *sums = _call(
+            (query, key, value), factors, key_padding_mask, state, call | {"causal": causal}
+        )
+        next_state = LinearAttentionState(*sums, None, length)
+    return (output, next_state) if return_state else output
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    if not query.dim() == key.dim() == value.dim() == 4:
+        raise RuntimeError(
+            "[linear_attention] expected query [B,H,L,D], key [B,Hk,S,D] and value [B,Hk,S,Dv], "
+            f"got {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
+        )
+
+
+def _draw(feature_map: str, num_features: int | None, query: Tensor, seed: int) -> Tensor | None:
+    if feature_map in ("identity", "elu+1", "constant"):
+        if num_features is not None:
+            raise ValueError(f"[num_features] expected None for {feature_map}, got {num_features}")
+        return None
+    count = 64 if num_features is None else num_features
+    return _C.draw_omega(feature_map, count, query.size(-1), seed).to(query)
+
+
+def _line(position, query: Tensor, positions: Tensor | None, first: int) -> Tensor:
+    """The given positions, or the next integers where tokens are on a line."""
+    if positions is not None:
+        return positions
+    dim = position.options.get("position_dim", 1) if isinstance(position, torch.nn.Module) else 1
+    if dim != 1:
+        raise RuntimeError(f"[linear_attention] expected positions [L, {dim}], got none")
+    last = first + query.size(2)
+    return torch.arange(first, last, dtype=torch.float64, device=query.device).unsqueeze(-1)
+
+
+def _features(position, line: Tensor, key_line: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features of the queries, of the keys, and how they fade."""
+    if isinstance(position, torch.nn.Module):
+        phi, psi, *decay = position.features(line)
+        if key_line is not line:
+            psi = position.features(key_line)[1]
+    else:
+        phi, psi, *decay = position
+    return phi, psi, decay[0] if decay else None
+
+
+def _fold(tensors, factors, mask: Tensor | None, sums):
+    """The batch as more heads, for factors that differ between its examples: the op's have none."""
+    batch = tensors[0].size(0)
+    query_factor, key_factor = (
+        f if f.dim() == 4 else f.expand(batch, *f.shape[-3:]) for f in factors
+    )
+    if mask is not None:
+        hidden = ~mask[:, None, :, None]
+        key_factor = key_factor.masked_fill(hidden, 0)
+        tensors = (tensors[0], *(x.masked_fill(hidden, 0) for x in tensors[1:]))
+    fold = [x.flatten(0, 1).unsqueeze(0) for x in tensors]
+    sums = [None if x is None else x.flatten(0, 1).unsqueeze(0) for x in sums]
+    return fold, (query_factor.flatten(0, 1), key_factor.flatten(0, 1)), sums
+
+
+def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, call):
+    """(output, sums, normalizer, offset)."""
+    batch, heads = tensors[0].shape[:2]
+    sums = state[:3]
+    folded = factors is not None and any(f.dim() == 4 for f in factors)
+    if folded:
+        tensors, factors, sums = _fold(tensors, factors, mask, sums)
+        mask = None
+    query_factor, key_factor = factors if factors is not None else (None, None)
+    *result, _ = torch.ops.mnemosyne.linear_attention(
+        *tensors,
+        query_factor=query_factor,
+        key_factor=key_factor,
+        key_padding_mask=mask,
+        state_sums=sums[0],
+        state_normalizer=sums[1],
+        state_offset=sums[2],
+        **call,
+    )
+    return [x.squeeze(0).unflatten(0, (batch, heads)) for x in result] if folded else result
+
+
+def _fading(tensors, factors, mask: Tensor | None, state: LinearAttentionState, line, call):
+    """Always as one batch of B * H heads, since the state of every example has its own origin."""
+    batch, heads = tensors[0].shape[:2]
+    *pair, decay = factors
+    tensors, pair, sums = _fold(tensors, pair, mask, state[:3])
+    rows = line.squeeze(-1).expand(batch, -1).repeat_interleave(heads, 0)
+    output, memory = _C.fading_attention(
+        tensors,
+        (*pair, decay.repeat(batch, 1)),
+        call["omega"],
+        None,
+        (*sums, state.origin, state.length),
+        rows,
+        call["feature_map"],
+        call["scale"],
+        call["denominator_floor"],
+    )
+    unfolded = [x.squeeze(0).unflatten(0, (batch, heads)) for x in (output, *memory[:3])]
+    return unfolded[0], LinearAttentionState(*unfolded[1:], *memory[3:])

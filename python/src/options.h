@@ -1,0 +1,146 @@
+#pragma once
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+#include <type_traits>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/attention_options.h"
+#include "mnemosyne/nn/causal_lm.h"
+#include "mnemosyne/nn/linear_attention.h"
+#include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/position_fields.h"
+#include "mnemosyne/nn/vit.h"
+
+namespace mnemosyne::nn {
+
+// As in position_fields.h, for options that have no use outside of Python.
+
+template <typename Visit>
+void for_each_field(RotaryPositionOptions& o, Visit&& visit) {
+  visit("position_dim", o.position_dim);
+  visit("base", o.base);
+  visit("position_scale", o.position_scale);
+}
+
+template <typename Visit>
+void for_each_field(LinearAttentionOptions& o, Visit&& visit) {
+  visit("embed_dim", o.embed_dim);
+  visit("num_heads", o.num_heads);
+  visit("num_kv_heads", o.num_kv_heads);
+  visit("feature_map", o.feature_map);
+  visit("num_features", o.num_features);
+  visit("causal", o.causal);
+  visit("seed", o.seed);
+}
+
+template <typename Visit>
+void for_each_field(AttentionOptions& o, Visit&& visit) {
+  visit("kind", o.kind);
+  visit("position", o.position);
+  visit("num_kv_heads", o.num_kv_heads);
+  visit("feature_map", o.feature_map);
+  visit("num_features", o.num_features);
+  visit("spectrum", o.spectrum);
+  visit("coupling", o.coupling);
+  visit("factor", o.factor);
+  visit("num_frequencies", o.num_frequencies);
+  visit("num_components", o.num_components);
+  visit("initial_amplitude", o.initial_amplitude);
+  visit("max_bound", o.max_bound);
+  visit("phase", o.phase);
+}
+
+template <typename Visit>
+void for_each_field(AttentionSite& o, Visit&& visit) {
+  visit("embed_dim", o.embed_dim);
+  visit("num_heads", o.num_heads);
+  visit("causal", o.causal);
+  visit("position_dim", o.position_dim);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("extent", o.extent);
+  visit("rotation_invariant", o.rotation_invariant);
+  visit("grid", o.grid);
+  visit("seed", o.seed);
+}
+
+/// What the three models have in common.
+template <typename Options, typename Visit>
+void for_each_model_field(Options& o, Visit&& visit) {
+  visit("width", o.width);
+  visit("heads", o.heads);
+  visit("layers", o.layers);
+  visit("hidden", o.hidden);
+  visit("seed", o.seed);
+}
+
+template <typename Visit>
+void for_each_field(CausalLMOptions& o, Visit&& visit) {
+  visit("vocabulary", o.vocabulary);
+  visit("context", o.context);
+  for_each_model_field(o, visit);
+}
+
+template <typename Visit>
+void for_each_field(ViTOptions& o, Visit&& visit) {
+  visit("image_size", o.image_size);
+  visit("channels", o.channels);
+  visit("patch_size", o.patch_size);
+  visit("num_classes", o.num_classes);
+  for_each_model_field(o, visit);
+}
+
+template <typename Visit>
+void for_each_field(PointEncoderOptions& o, Visit&& visit) {
+  visit("num_types", o.num_types);
+  visit("outputs", o.outputs);
+  visit("rotation_invariant", o.rotation_invariant);
+  visit("pooling", o.pooling);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("extent", o.extent);
+  for_each_model_field(o, visit);
+}
+
+}  // namespace mnemosyne::nn
+
+namespace mnemosyne::python {
+
+inline std::string text_of(const py::handle& value) { return std::string(py::str(value)); }
+
+[[noreturn]] inline void refuse_option(const std::string& known, const std::string& name) {
+  throw InputError("[options] expected one of " + known + ", got \"" + name + "\"");
+}
+
+/// Options of the type from a dictionary with some of their names; ValueError for a name that they
+/// do not have and for a value of another type.
+template <typename Options>
+Options read_options(const py::dict& given) {
+  Options options;
+  std::string known;
+  py::dict rest = given.attr("copy")();
+  nn::for_each_field(options, [&](const char* name, auto& field) {
+    known += (known.empty() ? "" : ", ") + std::string(name);
+    if (!rest.contains(name)) return;
+    const py::object value = rest.attr("pop")(name);
+    try {
+      field = py::cast<std::decay_t<decltype(field)>>(value);
+    } catch (const py::cast_error&) {
+      throw InputError("[" + std::string(name) + "] expected a value of another type, got " +
+                       text_of(py::repr(value)));
+    }
+  });
+  for (const auto& item : rest) refuse_option(known, text_of(item.first));
+  return options;
+}
+
+template <typename Options>
+py::dict write_options(Options options) {
+  py::dict result;
+  nn::for_each_field(options, [&](const char* name, auto& field) { result[name] = field; });
+  return result;
+}
+
+}  // namespace mnemosyne::python
