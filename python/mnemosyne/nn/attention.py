@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mnemosyne import _C
 from mnemosyne.nn.functional import LinearAttentionState
-from mnemosyne.nn.module import LibraryModule
+from mnemosyne.nn.module import LibraryModule, uncompiled
 from mnemosyne.nn.position import DampedPosition, FourierPosition
 
 __all__ = ["LinearAttention", "PerformerBlock"]
@@ -79,6 +79,7 @@ class LinearAttention(LibraryModule):
                 )
             self.position = position
 
+    @uncompiled
     def forward(
         self,
         x: Tensor,
@@ -89,6 +90,7 @@ class LinearAttention(LibraryModule):
     ) -> Tensor:
         return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
 
+    @uncompiled
     def forward_segment(
         self,
         x: Tensor,
@@ -142,6 +144,7 @@ class PerformerBlock(LibraryModule):
         place = {"embed_dim": embed_dim, "num_heads": num_heads, "causal": causal, **site}
         self._start("performer_block", place, attention or {}, hidden)
 
+    @uncompiled
     def forward(
         self,
         x: Tensor,

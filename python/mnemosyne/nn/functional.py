@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mnemosyne import _C
+from mnemosyne.nn.module import uncompiled
 from mnemosyne.nn.position import DampedPosition, FourierPosition
 
 __all__ = ["LinearAttentionState", "linear_attention"]
@@ -92,7 +93,7 @@ def linear_attention(
         key_line = line if key_positions is None else key_positions
         if isinstance(position, FourierPosition) and not position.multiplicative:
             phi, psi = _features(position, line, key_line)[:2]
-            query, key = _C.position_join(position._tied(), query, key, phi, psi)
+            query, key = position.join(query, key, phi, psi)
             scale = 1.0 if scale is None else scale
         else:
             phi, psi, decay = _features(position, line, key_line)
@@ -128,6 +129,7 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         )
 
 
+@uncompiled
 def _draw(feature_map: str, num_features: int | None, query: Tensor, seed: int) -> Tensor | None:
     if feature_map in ("identity", "elu+1", "constant"):
         if num_features is not None:
@@ -196,6 +198,7 @@ def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, ca
     return [x.squeeze(0).unflatten(0, (batch, heads)) for x in result] if folded else result
 
 
+@uncompiled
 def _fading(tensors, factors, mask: Tensor | None, state: LinearAttentionState, line, call):
     """Always as one batch of B * H heads, since the state of every example has its own origin."""
     batch, heads = tensors[0].shape[:2]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mnemosyne import _C
 from mnemosyne.nn.functional import LinearAttentionState
-from mnemosyne.nn.module import LibraryModule
+from mnemosyne.nn.module import LibraryModule, uncompiled
 
 __all__ = ["AttentionChoice", "CausalLM", "PointEncoder", "ViT"]
 
@@ -42,9 +42,11 @@ class CausalLM(LibraryModule):
     def __init__(self, *, attention: AttentionChoice | None = None, **options: Any):
         self._start("causal_lm", options, dict(attention or {}))
 
+    @uncompiled
     def forward(self, tokens: Tensor) -> Tensor:
         return _C.model_forward(self._tied(), [tokens])
 
+    @uncompiled
     def forward_segment(
         self, tokens: Tensor, state: list[LinearAttentionState] | None = None
     ) -> tuple[Tensor, list[LinearAttentionState]]:
@@ -64,6 +66,7 @@ class ViT(LibraryModule):
     def __init__(self, *, attention: AttentionChoice | None = None, **options: Any):
         self._start("vit", options, dict(attention or {}))
 
+    @uncompiled
     def forward(self, images: Tensor) -> Tensor:
         return _C.model_forward(self._tied(), [images])
 
@@ -80,6 +83,7 @@ class PointEncoder(LibraryModule):
     def __init__(self, *, attention: AttentionChoice | None = None, **options: Any):
         self._start("point_encoder", options, dict(attention or {}))
 
+    @uncompiled
     def forward(self, types: Tensor, positions: Tensor, padding: Tensor | None = None) -> Tensor:
         inputs = [types, positions] if padding is None else [types, positions, padding]
         return _C.model_forward(self._tied(), inputs)

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from mnemosyne import _C
 
+# For what calls C++ modules: `torch.compile` breaks its graph there and does not look inside. This
+# is `torch.compiler.disable` without its import of the compiler before the first call.
+uncompiled = torch._disable_dynamo
+
 
 class LibraryModule(torch.nn.Module):
     """A module whose forward pass is C++ and whose parameters are those of Python.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mnemosyne import _C
-from mnemosyne.nn.module import LibraryModule
+from mnemosyne.nn.module import LibraryModule, uncompiled
 
 __all__ = ["DampedPosition", "FourierPosition", "position_metadata"]
 
@@ -22,6 +22,7 @@ class _Position(LibraryModule):
     def num_heads(self) -> int:
         return self.options["num_heads"]
 
+    @uncompiled
     def mask(self, offsets: Tensor) -> Tensor:
         """The exact mask, a bias of softmax attention: offsets [..., position_dim] to [H, ...].
 
@@ -29,6 +30,7 @@ class _Position(LibraryModule):
         """
         return _C.position_mask(self._tied(), offsets)
 
+    @uncompiled
     def factor(self, offsets: Tensor) -> Tensor:
         """The exact factor of the attention weight: offsets [..., position_dim] to [H, ...]."""
         return _C.position_factor(self._tied(), offsets)
@@ -115,6 +117,7 @@ class FourierPosition(_Position):
         options = {name: value for name, value in locals().items() if name in _FOURIER_OPTIONS}
         self._start("fourier_position", options)
 
+    @uncompiled
     def features(
         self, positions: Tensor, has_position: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -126,16 +129,26 @@ class FourierPosition(_Position):
         phi, psi, _ = _C.position_features(self._tied(), positions, has_position)
         return phi, psi
 
+    @uncompiled
     def bound(self) -> Tensor:
         """sum |weights| of the waves, [H], above which the estimate of f never is."""
         return _C.position_bound(self._tied())
 
+    @uncompiled
     def waves(self) -> tuple[Tensor, Tensor]:
         """(frequencies [H, R, D] or [1, R, D], amplitudes [H, R]) of the sum that estimates f.
 
         Frequencies are in cycles per unit of position times `position_scale`.
         """
         return _C.position_waves(self._tied())
+
+    @uncompiled
+    def join(self, query: Tensor, key: Tensor, phi: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
+        """Content [B, H, L, d] and features side by side, for attention of scale 1.
+
+        [B, H, L, d + N] each, with inner product q.k / sqrt(d) + f; "concatenate" only.
+        """
+        return _C.position_join(self._tied(), query, key, phi, psi)
 
     @property
     def multiplicative(self) -> bool:
@@ -177,6 +190,7 @@ class DampedPosition(_Position):
         options = {name: value for name, value in locals().items() if name in _DAMPED_OPTIONS}
         self._start("damped_position", options)
 
+    @uncompiled
     def features(
         self, positions: Tensor, has_position: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
