@@ -71,7 +71,7 @@ TEST(OrthogonalRule, FusedStepEqualsTheReadableOne) {
 }
 
 TEST(OrthogonalRule, StepsAMatrixByItsPolarFactor) {
-  const auto rule = make_rule("orthogonal", R"({"warmup_steps": 0})");
+  const auto rule = make_rule("orthogonal", R"({"warmup_steps": 0, "boost": 1})");
   const at::Tensor p = at::zeros({6, 10}, at::kDouble);
   at::manual_seed(3);
   const at::Tensor g = at::randn({6, 10}, at::kDouble);
