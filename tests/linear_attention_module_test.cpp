@@ -51,28 +51,23 @@ const LinearAttentionImpl& linear(const std::shared_ptr<Attention>& attention) {
 std::vector<AttentionOptions> causal_forms() {
   std::vector<AttentionOptions> forms;
   for (const char* map : {"favor+", "hyp+", "trig", "relu", "elu+1"}) {
+    const AttentionOptions plain = {
+        .feature_map = map, .num_features = 8, .num_frequencies = 4, .initial_amplitude = 0.3};
+    AttentionOptions form = plain;
+    form.num_kv_heads = 2;
     for (const char* position : {"none", "rope", "flt", "damped"}) {
-      forms.push_back({.position = position,
-                       .num_kv_heads = 2,
-                       .feature_map = map,
-                       .num_features = 8,
-                       .num_frequencies = 4,
-                       .initial_amplitude = 0.3});
+      form.position = position;
+      forms.push_back(form);
     }
+    form.position = "flt";
+    form.coupling = "concatenate";
+    forms.push_back(form);
+    form = plain;
+    form.phase = true;
     for (const char* factor : {"square", "linear"}) {
-      forms.push_back({.feature_map = map,
-                       .num_features = 8,
-                       .factor = factor,
-                       .num_frequencies = 4,
-                       .initial_amplitude = 0.3,
-                       .phase = true});
+      form.factor = factor;
+      forms.push_back(form);
     }
-    forms.push_back({.num_kv_heads = 2,
-                     .feature_map = map,
-                     .num_features = 8,
-                     .coupling = "concatenate",
-                     .num_frequencies = 4,
-                     .initial_amplitude = 0.3});
   }
   return forms;
 }
