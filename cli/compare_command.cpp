@@ -33,13 +33,6 @@ struct CompareOptions {
   std::string out;
 };
 
-int64_t default_steps(const std::string& task) {
-  for (const tasks::TaskInfo& info : tasks::task_list()) {
-    if (info.name == task) return info.default_steps;
-  }
-  return 1000;  // make_task refuses the name
-}
-
 // "NAME" at every length of --steps, "NAME@STEPS" at its own.
 std::vector<meta::Cell> make_cells(const CompareOptions& options) {
   std::vector<meta::Cell> cells;
@@ -57,7 +50,7 @@ std::vector<meta::Cell> make_cells(const CompareOptions& options) {
       }
       lengths = {length};
     }
-    if (lengths.empty()) lengths = {default_steps(name)};
+    if (lengths.empty()) lengths = {tasks::task_info(name).default_steps};
     for (const int64_t length : lengths) cells.push_back({task, length});
   }
   return cells;

@@ -18,11 +18,16 @@ int run_tasks(bool json) {
     records.push_back({{"name", info.name},
                        {"description", info.description},
                        {"data", info.data},
+                       {"attention", info.attention},
                        {"parameters", info.num_params},
                        {"steps", info.default_steps},
                        {"batch", info.default_batch}});
   }
-  fmt::print("{}", table.text());
+  fmt::print(
+      "{}\n{}\n", table.text(),
+      "flt_NAME:KIND-POSITION has another attention than linear-flt: linear- or softmax- with "
+      "none, absolute,\nrope, flt, fft, damped, alibi or t5, where there is one, for example "
+      "flt_char_lm:softmax-rope.");
   if (json) fmt::print("{}\n", io::to_json(records));
   return 0;
 }

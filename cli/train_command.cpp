@@ -26,13 +26,6 @@ struct TrainOptions {
   meta::TrainingOptions training;
 };
 
-int64_t default_steps(const std::string& task) {
-  for (const tasks::TaskInfo& info : tasks::task_list()) {
-    if (info.name == task) return info.default_steps;
-  }
-  return 1;
-}
-
 meta::Schedule parse_schedule(const std::string& text) {
   if (text == "constant") return meta::Schedule::kConstant;
   if (text == "cosine") return meta::Schedule::kCosine;
@@ -55,7 +48,7 @@ meta::TrainingOptions training_options(const TrainOptions& options) {
     training.optimizer.schedule = parse_schedule(options.schedule);
   }
   if (options.tell_num_steps) training.optimizer.give_num_steps = true;
-  training.num_steps = options.steps.value_or(default_steps(options.task));
+  training.num_steps = options.steps.value_or(tasks::task_info(options.task).default_steps);
   return training;
 }
 

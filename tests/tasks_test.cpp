@@ -329,6 +329,7 @@ TEST(Registry, CountsParametersAndNamesWhatIsMissing) {
     return {};
   };
   EXPECT_NE(message("nothing", "").find("vit_digits"), std::string::npos);
+  EXPECT_NE(message("vit_digits:softmax-rope", "").find("without a suffix"), std::string::npos);
   EXPECT_NE(message("conv_cifar", "").find("--data"), std::string::npos);
   EXPECT_NE(message("conv_cifar", "/nowhere").find("/nowhere/cifar10"), std::string::npos);
 }

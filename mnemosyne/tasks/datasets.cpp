@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "mnemosyne/core/error.h"
@@ -12,6 +13,7 @@
 #include "mnemosyne/tasks/bytes.h"
 #include "mnemosyne/tasks/cifar.h"
 #include "mnemosyne/tasks/idx.h"
+#include "mnemosyne/tasks/molecule_files.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -89,6 +91,38 @@ ImageData read_cifar_folder(const std::string& folder) {
   return data;
 }
 
+/// The path of that part of WikiText, under any of its names; empty when there is none.
+std::string find_wikitext(const std::string& folder, const std::string& part) {
+  for (const std::string& name : {"wiki." + part + ".tokens", part + ".txt"}) {
+    for (const char* packed : {"", ".gz", ".xz"}) {
+      std::string path = folder + "/" + name + packed;
+      if (std::filesystem::exists(path)) return path;
+    }
+  }
+  return {};
+}
+
+WordData read_wikitext(const std::string& folder, int64_t max_vocabulary) {
+  std::vector<std::string> found;
+  for (const char* part : {"train", "valid", "test"}) {
+    std::string path = find_wikitext(folder, part);
+    if (!path.empty()) found.push_back(std::move(path));
+  }
+  if (found.size() < 2) {
+    refuse_data(folder, "two of wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
+                std::to_string(found.size()));
+  }
+  return read_words(found[0], found[1], {.max_vocabulary = max_vocabulary});
+}
+
+template <typename Read>
+std::shared_ptr<const MoleculeData> cached_molecules(std::string key, const std::string& folder,
+                                                     const std::vector<int64_t>& elements,
+                                                     const Read& read) {
+  for (const int64_t element : elements) key += " " + std::to_string(element);
+  return cached<MoleculeData>(key + " " + folder, [&] { return read(folder, elements); });
+}
+
 }  // namespace
 
 std::shared_ptr<const ImageData> load_idx(const std::string& folder, int64_t pool) {
@@ -105,6 +139,21 @@ std::shared_ptr<const TextData> load_text(const std::string& path) {
     const std::string found = with_suffix(path);
     return encode_text(io::read_plain_or_gzip(found), found);
   });
+}
+
+std::shared_ptr<const WordData> load_words(const std::string& folder, int64_t max_vocabulary) {
+  return cached<WordData>("words " + std::to_string(max_vocabulary) + " " + folder,
+                          [&] { return read_wikitext(folder, max_vocabulary); });
+}
+
+std::shared_ptr<const MoleculeData> load_qm7(const std::string& folder,
+                                             const std::vector<int64_t>& elements) {
+  return cached_molecules("qm7", folder, elements, read_qm7);
+}
+
+std::shared_ptr<const MoleculeData> load_rmd17(const std::string& folder,
+                                               const std::vector<int64_t>& elements) {
+  return cached_molecules("rmd17", folder, elements, read_rmd17);
 }
 
 }  // namespace mnemosyne::tasks

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "mnemosyne/tasks/image_data.h"
+#include "mnemosyne/tasks/molecule_data.h"
 #include "mnemosyne/tasks/text_data.h"
+#include "mnemosyne/tasks/word_data.h"
 
 namespace mnemosyne::tasks {
 
@@ -22,5 +26,16 @@ std::shared_ptr<const ImageData> load_cifar(const std::string& folder);
 
 /// A text file, by characters.
 std::shared_ptr<const TextData> load_text(const std::string& path);
+
+/// A folder of WikiText: the first two that exist of wiki.train.tokens (or train.txt),
+/// wiki.valid.tokens (valid.txt) and wiki.test.tokens (test.txt) are for training and for
+/// validation; also with ".gz" or ".xz" behind (word_data.h).
+std::shared_ptr<const WordData> load_words(const std::string& folder, int64_t max_vocabulary);
+
+/// The folders of molecule_files.h.
+std::shared_ptr<const MoleculeData> load_qm7(const std::string& folder,
+                                             const std::vector<int64_t>& elements);
+std::shared_ptr<const MoleculeData> load_rmd17(const std::string& folder,
+                                               const std::vector<int64_t>& elements);
 
 }  // namespace mnemosyne::tasks

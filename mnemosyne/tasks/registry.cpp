@@ -4,13 +4,16 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/file.h"
 #include "mnemosyne/tasks/conv_net.h"
 #include "mnemosyne/tasks/datasets.h"
 #include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/flt_tasks.h"
 #include "mnemosyne/tasks/gru_lm.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/mlp.h"
+#include "mnemosyne/tasks/task_entry.h"
 #include "mnemosyne/tasks/transformer_lm.h"
 #include "mnemosyne/tasks/vit.h"
 
@@ -19,13 +22,6 @@ namespace {
 
 using ModelPtr = std::shared_ptr<const Model>;
 using TaskPtr = std::shared_ptr<const Task>;
-
-/// One test task: what the list says of it, its network, and how both become a task.
-struct Entry {
-  TaskInfo info;
-  ModelPtr (*model)();
-  TaskPtr (*make)(const TaskInfo& info, ModelPtr model, const std::string& folder);
-};
 
 constexpr int64_t kPool =
     2;  // 28 x 28 to 14 x 14: a quarter of the time for nearly the same problem
@@ -79,7 +75,7 @@ TaskPtr predict_synthetic(const TaskInfo& info, ModelPtr model, const std::strin
                             {.context = kTransformerContext, .batch_size = info.default_batch});
 }
 
-std::vector<Entry> digit_tasks() {
+std::vector<TaskEntry> digit_tasks() {
   return {
       {{.name = "vit_digits",
         .description = "Vision Transformer, width 32, 3 layers, on 8x8 handwritten digits",
@@ -96,7 +92,7 @@ std::vector<Entry> digit_tasks() {
   };
 }
 
-std::vector<Entry> image_tasks() {
+std::vector<TaskEntry> image_tasks() {
   return {
       {{.name = "mlp_fashion_wide",
         .description = "MLP 196-256-10 on Fashion-MNIST at 14x14",
@@ -143,7 +139,7 @@ ModelPtr character_transformer(int64_t vocabulary) {
        .transformer = {.width = 48, .heads = 2, .layers = 2, .causal = true}});
 }
 
-std::vector<Entry> language_tasks() {
+std::vector<TaskEntry> language_tasks() {
   return {
       {{.name = "char_lm",
         .description = "Causal Transformer, width 48, 2 layers, on characters of Tiny Shakespeare",
@@ -167,15 +163,31 @@ std::vector<Entry> language_tasks() {
   };
 }
 
-const std::vector<Entry>& entries() {
-  static const std::vector<Entry> list = [] {
-    std::vector<Entry> all;
-    for (const auto& part : {digit_tasks(), image_tasks(), language_tasks()}) {
+const std::vector<TaskEntry>& entries() {
+  static const std::vector<TaskEntry> list = [] {
+    std::vector<TaskEntry> all;
+    for (const auto& part : {digit_tasks(), image_tasks(), language_tasks(), flt_tasks()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;
   }();
   return list;
+}
+
+/// The entry of "NAME" or "NAME:KIND-POSITION".
+TaskEntry find_entry(const std::string& name) {
+  const size_t colon = name.find(':');
+  const std::string base = name.substr(0, colon);
+  std::string known;
+  for (const TaskEntry& entry : entries()) {
+    if (entry.info.name == base) {
+      if (colon == std::string::npos) return entry;
+      if (!entry.info.attention.empty()) return flt_task(base, name.substr(colon + 1));
+      throw InputError("[task] expected " + base + " without a suffix, got " + io::in_quotes(name));
+    }
+    known += (known.empty() ? "" : ", ") + entry.info.name;
+  }
+  throw InputError("[task] expected one of " + known + ", got " + io::in_quotes(name));
 }
 
 std::string data_folder(const TaskInfo& info, const std::string& data_dir) {
@@ -194,23 +206,23 @@ std::string data_folder(const TaskInfo& info, const std::string& data_dir) {
 
 std::vector<TaskInfo> task_list() {
   std::vector<TaskInfo> list;
-  for (const Entry& entry : entries()) {
+  for (const TaskEntry& entry : entries()) {
     list.push_back(entry.info);
     list.back().num_params = entry.model()->num_params();
   }
   return list;
 }
 
+TaskInfo task_info(const std::string& name) {
+  TaskEntry entry = find_entry(name);
+  entry.info.num_params = entry.model()->num_params();
+  return entry.info;
+}
+
 std::shared_ptr<const Task> make_task(const std::string& name, const std::string& data_dir) {
-  std::string known;
-  for (const Entry& entry : entries()) {
-    if (entry.info.name == name) {
-      const std::string folder = data_folder(entry.info, data_dir);
-      return entry.make(entry.info, entry.model(), folder);
-    }
-    known += (known.empty() ? "" : ", ") + entry.info.name;
-  }
-  throw InputError("[task] expected one of " + known + ", got \"" + name + "\"");
+  const TaskEntry entry = find_entry(name);
+  const std::string folder = data_folder(entry.info, data_dir);
+  return entry.make(entry.info, entry.model(), folder);
 }
 
 }  // namespace mnemosyne::tasks

@@ -47,6 +47,21 @@ def test_tasks_are_listed():
     assert MLP in names and "vit_digits" in names
 
 
+def test_a_suffix_chooses_the_attention(tmp_path):
+    listed = {task["name"]: task for task in run_json("tasks")}
+    assert listed["flt_vit_digits"]["attention"] == "linear-flt" and listed[MLP]["attention"] == ""
+    assert "flt_char_lm:softmax-rope" in run("tasks").stdout
+    rope = "flt_vit_digits:softmax-rope"
+    trained = run_json("train", "--task", rope, "--optimizer", "adamw", "--steps", 3)
+    assert trained["task"] == rope
+    arguments = ["compare", "--task", f"{rope}@5,flt_vit_digits@5", "--optimizers", "adamw@1e-3"]
+    result = run_json(*arguments, "--seeds", 1, "--out", tmp_path)
+    assert len(result["rows"]) == 2
+    for cell in [f"{rope}@5", "flt_vit_digits@5"]:
+        curve = tmp_path / "curves" / cell / "adamw@1e-3" / "seed0.safetensors"
+        assert load_file(curve)["loss"].shape == (5,)
+
+
 def test_train_evaluate_info(tmp_path):
     trained = train(tmp_path, "--steps", 60)
     assert trained["steps"] == 60 and trained["loss"] < 2.0
@@ -123,6 +138,9 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["nope"], ["nope", "compare"]),
         (["train"], ["--task"]),
         (["train", "--task", "nope"], ["nope", "vit_digits"]),
+        (["train", "--task", "flt_vit_digits:soft-rope"], ["soft-rope", "softmax-rope"]),
+        (["train", "--task", "flt_qm7:linear-fft"], ["linear-fft", "linear-flt"]),
+        (["compare", "--task", f"{MLP}:softmax-rope@5"], [f"{MLP}:softmax-rope", "suffix"]),
         (["train", "--task", MLP, "--optimizer", "nope"], ["nope", "adamw"]),
         (["train", "--task", MLP, "--steps", "0"], ["--steps", "1 or more", "0"]),
         (["train", "--task", MLP, "--steps", "many"], ["--steps", "whole number", "many"]),

@@ -1,0 +1,254 @@
+#include "mnemosyne/tasks/flt_tasks.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/io/file.h"
+#include "mnemosyne/nn/attention_options.h"
+#include "mnemosyne/nn/causal_lm.h"
+#include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/vit.h"
+#include "mnemosyne/tasks/bytes.h"
+#include "mnemosyne/tasks/datasets.h"
+#include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/image_tasks.h"
+#include "mnemosyne/tasks/language_task.h"
+#include "mnemosyne/tasks/module_model.h"
+#include "mnemosyne/tasks/molecule_task.h"
+
+namespace mnemosyne::tasks {
+namespace {
+
+using ModelPtr = std::shared_ptr<const Model>;
+using TaskPtr = std::shared_ptr<const Task>;
+
+constexpr const char* kDefaultAttention = "linear-flt";
+constexpr int64_t kCharacters = 65, kCharacterContext = 128;
+constexpr int64_t kWords = 2000, kWordContext = 64;
+constexpr int64_t kPool = 2, kSide = 14;  // of MNIST, as in the other tasks
+
+/// Atomic numbers in the sets of molecules: H, C, N, O, S.
+std::vector<int64_t> elements() { return {1, 6, 7, 8, 16}; }
+
+ModelPtr language_model(nn::CausalLMOptions options) {
+  return make_module_model([options](uint64_t seed) mutable {
+    options.seed = seed;
+    nn::CausalLM model(options);
+    return Network{model.ptr(), [model](const at::Tensor& tokens) mutable {
+                     return model->forward(tokens).flatten(0, 1);
+                   }};
+  });
+}
+
+ModelPtr image_model(nn::ViTOptions options) {
+  return make_module_model([options](uint64_t seed) mutable {
+    options.seed = seed;
+    nn::ViT model(options);
+    return Network{model.ptr(),
+                   [model](const at::Tensor& images) mutable { return model->forward(images); }};
+  });
+}
+
+/// Of atoms [B,N,4] as MoleculeSet gives them.
+ModelPtr molecule_model(nn::PointEncoderOptions options) {
+  return make_module_model([options](uint64_t seed) mutable {
+    options.seed = seed;
+    nn::PointEncoder model(options);
+    return Network{model.ptr(), [model](const at::Tensor& atoms) mutable {
+                     const at::Tensor types = atoms.select(2, 0);
+                     return model->forward(types.clamp_min(0).to(at::kLong), atoms.narrow(2, 1, 3),
+                                           types.ge(0));
+                   }};
+  });
+}
+
+TaskPtr predict_characters(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  const std::string path = folder + "/input.txt";
+  auto text = load_text(path);
+  if (text->vocabulary != kCharacters) {
+    refuse_data(path, std::to_string(kCharacters) + " distinct characters",
+                std::to_string(text->vocabulary));
+  }
+  return make_language_task(info.name, std::move(model), std::move(text),
+                            {.context = kCharacterContext, .batch_size = info.default_batch});
+}
+
+TaskPtr predict_words(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  const auto words = load_words(folder, kWords);
+  return make_language_task(info.name, std::move(model),
+                            std::shared_ptr<const TextData>(words, &words->text),
+                            {.context = kWordContext, .batch_size = info.default_batch});
+}
+
+TaskPtr classify_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
+  return make_classification(info.name, std::move(model), digits(),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr classify_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_classification(info.name, std::move(model), load_idx(folder, kPool),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr classify_cifar(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_classification(info.name, std::move(model), load_cifar(folder),
+                             {.batch_size = info.default_batch});
+}
+
+TaskPtr predict_qm7(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_molecule_task(info.name, std::move(model), load_qm7(folder, elements()),
+                            {.batch_size = info.default_batch});
+}
+
+TaskPtr predict_rmd17(const TaskInfo& info, ModelPtr model, const std::string& folder) {
+  return make_molecule_task(info.name, std::move(model), load_rmd17(folder, elements()),
+                            {.batch_size = info.default_batch});
+}
+
+std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
+  return {
+      {{.name = "flt_char_lm",
+        .description = "Causal Transformer, width 64, 2 layers, context 128, on characters of "
+                       "Tiny Shakespeare",
+        .default_batch = 12,
+        .data = "tinyshakespeare"},
+       [attention] {
+         return language_model(
+             {.vocabulary = kCharacters, .context = kCharacterContext, .attention = attention});
+       },
+       predict_characters},
+      {{.name = "flt_word_lm",
+        .description = "Causal Transformer, width 64, 2 layers, context 64, on the 2,000 most "
+                       "frequent words of WikiText",
+        .default_batch = 12,
+        .data = "wikitext2"},
+       [attention] {
+         return language_model(
+             {.vocabulary = kWords, .context = kWordContext, .attention = attention});
+       },
+       predict_words},
+  };
+}
+
+std::vector<TaskEntry> image_tasks(const nn::AttentionOptions& attention) {
+  const auto mnist = [attention] {
+    return image_model({.image_size = kSide, .width = 64, .attention = attention});
+  };
+  return {
+      {{.name = "flt_vit_digits",
+        .description = "Vision Transformer, width 32, 2 layers, on 8x8 handwritten digits",
+        .default_batch = 32},
+       [attention] { return image_model({.image_size = 8, .width = 32, .attention = attention}); },
+       classify_digits},
+      {{.name = "flt_vit_mnist",
+        .description = "Vision Transformer, width 64, 2 layers, on MNIST at 14x14",
+        .default_batch = 32,
+        .data = "mnist"},
+       mnist,
+       classify_idx},
+      {{.name = "flt_vit_fashion",
+        .description = "Vision Transformer, width 64, 2 layers, on Fashion-MNIST at 14x14",
+        .default_batch = 32,
+        .data = "fashion_mnist"},
+       mnist,
+       classify_idx},
+      {{.name = "flt_vit_cifar",
+        .description = "Vision Transformer, width 64, 3 layers, patches of 4x4, on CIFAR-10",
+        .default_batch = 32,
+        .data = "cifar10"},
+       [attention] {
+         return image_model({.image_size = 32,
+                             .channels = 3,
+                             .patch_size = 4,
+                             .layers = 3,
+                             .attention = attention});
+       },
+       classify_cifar},
+  };
+}
+
+std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
+  attention.num_frequencies = 8;
+  const auto model = [attention] {
+    return molecule_model({.num_types = static_cast<int64_t>(elements().size()),
+                           .layers = 3,
+                           .attention = attention});
+  };
+  return {
+      {{.name = "flt_qm7",
+        .description = "Transformer over atoms, width 64, 3 layers, on energies of QM7; loss: mean "
+                       "absolute error, 1 is their deviation of 223 kcal/mol",
+        .default_batch = 32,
+        .data = "qm7_xyz"},
+       model,
+       predict_qm7},
+      {{.name = "flt_rmd17",
+        .description = "The same on energies of aspirin in motion (rMD17); 1 is their deviation",
+        .default_batch = 32,
+        .data = "rmd17_aspirin"},
+       model,
+       predict_rmd17},
+  };
+}
+
+/// As many features as a head has dimensions, which is enough here and four times as fast as the
+/// default.
+nn::AttentionOptions parse_attention(const std::string& text) {
+  const size_t dash = text.find('-');
+  return {.kind = text.substr(0, dash),
+          .position = dash == std::string::npos ? "" : text.substr(dash + 1),
+          .num_features = 16};
+}
+
+std::vector<TaskEntry> with_attention(const std::string& attention) {
+  std::vector<TaskEntry> all;
+  const nn::AttentionOptions options = parse_attention(attention);
+  for (auto& part : {text_tasks(options), image_tasks(options), molecule_tasks(options)}) {
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  for (TaskEntry& entry : all) entry.info.attention = attention;
+  return all;
+}
+
+TaskEntry find_entry(const std::string& name, const std::string& attention) {
+  std::vector<TaskEntry> all = with_attention(attention);
+  return *std::find_if(all.begin(), all.end(),
+                       [&](const TaskEntry& entry) { return entry.info.name == name; });
+}
+
+}  // namespace
+
+std::vector<TaskEntry> flt_tasks() { return with_attention(kDefaultAttention); }
+
+std::vector<std::string> flt_attentions(const std::string& name) {
+  std::vector<std::string> valid;
+  for (const std::string kind : {"linear", "softmax"}) {
+    for (const char* position :
+         {"none", "absolute", "rope", "alibi", "t5", "fft", "flt", "damped"}) {
+      const std::string attention = kind + "-" + position;
+      try {
+        find_entry(name, attention).model();
+      } catch (const InputError&) {
+        continue;  // the model knows what it has no such attention for
+      }
+      valid.push_back(attention);
+    }
+  }
+  return valid;
+}
+
+TaskEntry flt_task(const std::string& name, const std::string& attention) {
+  const std::vector<std::string> valid = flt_attentions(name);
+  if (std::find(valid.begin(), valid.end(), attention) == valid.end()) {
+    std::string list;
+    for (const std::string& known : valid) list += (list.empty() ? "" : ", ") + known;
+    throw InputError("[task] expected " + name + ":KIND-POSITION with one of " + list + ", got " +
+                     io::in_quotes(attention));
+  }
+  TaskEntry entry = find_entry(name, attention);
+  entry.info.name += ":" + attention;
+  return entry;
+}
+
+}  // namespace mnemosyne::tasks
