@@ -23,6 +23,7 @@ void add_evaluate_command(CLI::App& app, Context& context);
 void add_meta_train_command(CLI::App& app, Context& context);
 void add_info_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
+void add_plot_command(CLI::App& app, Context& context);
 
 /// --data, with the variable MNEMOSYNE_DATA as its default.
 void add_data_option(CLI::App& app, std::string& data);

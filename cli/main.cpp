@@ -99,6 +99,7 @@ int run(int argc, char** argv) {
   add_meta_train_command(app, context);
   add_info_command(app, context);
   add_bench_command(app, context);
+  add_plot_command(app, context);
   const std::vector<std::string> command = chosen_command(app, argc, argv);
   add_config_option(app, command);
   try {

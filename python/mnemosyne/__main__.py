@@ -31,6 +31,7 @@ def main() -> None:
         print(cmake_dir())
         return
     executable = program()
+    os.environ.setdefault("MNEMOSYNE_PYTHON", sys.executable)  # for what the program draws
     os.execv(executable, [str(executable), *sys.argv[1:]])
 
 
