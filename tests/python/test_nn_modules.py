@@ -306,3 +306,18 @@ def test_a_relative_offset_is_learned():
     factor = position.factor(torch.arange(8.0)[:, None]).detach()
     assert sum(losses[:10]) / 10 > 1.5 and sum(losses[-10:]) / 10 < 0.4
     assert (factor[:, 1:].argmax(1) == 2).all()  # of the earlier tokens the third one counts most
+
+
+def test_gradients_are_those_of_ddp(module, tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        module(tokens()).square().sum().backward()
+        expected = [p.grad.clone() for p in module.parameters()]
+        module.zero_grad()
+        parallel = torch.nn.parallel.DistributedDataParallel(module)
+        parallel(tokens()).square().sum().backward()
+        torch.testing.assert_close([p.grad for p in module.parameters()], expected)
+    finally:
+        torch.distributed.destroy_process_group()
