@@ -5,6 +5,9 @@
 
 #include <cstdint>
 
+#include "mnemosyne/nn/heads.h"
+#include "mnemosyne/nn/layer.h"
+
 namespace mnemosyne::nn {
 
 // B = batch, L = tokens, S = tokens attended to, E = width, P = dimension of positions, H = heads.
@@ -27,6 +30,25 @@ class Attention : public torch::nn::Module {
 
   /// x [B,L,E] to [B,L,E].
   virtual at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs) const = 0;
+
+  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
+  Dense output{nullptr};
+
+ protected:
+  /// Registers the projections, from seeds 0 to 3 of `seed`, so that all kinds start alike.
+  /// InputError where the heads do not fit the width.
+  Heads add_projections(int64_t embed_dim, int64_t num_heads, int64_t num_kv_heads, uint64_t seed);
+
+  /// `position` for every head of its own, from another seed than those of the projections.
+  template <typename Position>
+  static Position for_heads(Position position, int64_t num_heads, uint64_t seed) {
+    position.num_heads = num_heads;
+    position.seed = part_seed(seed, kPositionSeed) ^ position.seed;
+    return position;
+  }
+
+ private:
+  static constexpr uint64_t kPositionSeed = 5;
 };
 
 }  // namespace mnemosyne::nn

@@ -12,7 +12,6 @@
 namespace mnemosyne::nn {
 namespace {
 
-constexpr double kEmbeddingDeviation = 0.5;
 constexpr uint64_t kTokenSeed = 1000, kPositionSeed = 1001, kHeadSeed = 1002;
 
 void check(const CausalLMOptions& o) {
@@ -48,12 +47,8 @@ CausalLMImpl::CausalLMImpl(const CausalLMOptions& options)
   if (options.attention.position == "absolute") {
     position_embedding = table("position_embedding", options.context, kPositionSeed);
   }
-  for (int64_t layer = 0; layer < options.layers; ++layer) {
-    const PerformerBlockOptions block{.site = site_of(options, static_cast<uint64_t>(layer)),
-                                      .attention = options.attention,
-                                      .hidden = options.hidden};
-    blocks.push_back(register_module("block" + std::to_string(layer), PerformerBlock(block)));
-  }
+  blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
+                           [&](uint64_t layer) { return site_of(options, layer); });
   norm = register_module("norm", Norm(options.width));
   head = register_module(
       "head", Dense(options.width, options.vocabulary, true, part_seed(options.seed, kHeadSeed)));

@@ -26,9 +26,8 @@ namespace {
 
 using ops::FeatureMapKind;
 
-// Seeds of one module's different parts; 0 to 3 are the projections.
+// Beside the seeds of the projections and of the position (attention.h).
 constexpr uint64_t kOmegaSeed = 4;
-constexpr uint64_t kPositionSeed = 5;
 
 FeatureMapKind kind_of(const LinearAttentionOptions& o) {
   if (o.feature_map == "elu+1") return FeatureMapKind::kElu;
@@ -40,14 +39,6 @@ FeatureMapKind kind_of(const LinearAttentionOptions& o) {
 
 bool is_exponential(FeatureMapKind kind) {
   return kind == FeatureMapKind::kFavorPlus || kind == FeatureMapKind::kHypPlus;
-}
-
-/// For every head its own mask; other seeds than those of the projections.
-template <typename Position>
-Position of_module(Position position, const LinearAttentionOptions& o) {
-  position.num_heads = o.num_heads;
-  position.seed = part_seed(o.seed, kPositionSeed) ^ position.seed;
-  return position;
 }
 
 /// Positions of tokens that are somewhere; a token that is nowhere takes over the one before it, so
@@ -127,21 +118,14 @@ struct LinearAttentionImpl::Tokens {
 
 LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
     : Attention("LinearAttention"), options_(options), kind_(kind_of(options)) {
-  check_heads(options.embed_dim, options.num_heads, options.num_kv_heads);
-  const Heads heads(options.embed_dim, options.num_heads, options.num_kv_heads);
-  const auto projection = [&](const char* name, int64_t in, int64_t out, uint64_t part) {
-    return register_module(name,
-                           Dense(in, out, /*with_bias=*/part == 3, part_seed(options.seed, part)));
-  };
-  query = projection("query", options.embed_dim, heads.queries * heads.depth, 0);
-  key = projection("key", options.embed_dim, heads.keys * heads.depth, 1);
-  value = projection("value", options.embed_dim, heads.keys * heads.depth, 2);
-  output = projection("output", heads.queries * heads.depth, options.embed_dim, 3);
+  const Heads heads =
+      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
   int64_t depth = heads.depth;
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
     check_rotary(*rotary, heads.depth);
   } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
-    fourier = register_module("position", FourierPosition(of_module(*mask, options)));
+    fourier = register_module("position",
+                              FourierPosition(for_heads(*mask, options.num_heads, options.seed)));
     if (!fourier->multiplicative()) depth += fourier->num_features();
   } else if (const auto* fft = std::get_if<FftMaskOptions>(&options.position)) {
     const int64_t dim = fft->mask.position_dim;
@@ -151,14 +135,15 @@ LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
           "got position_dim " +
           std::to_string(dim) + " and " + std::to_string(fft->columns) + " columns");
     }
-    FourierPositionOptions exact = of_module(fft->mask, options);
+    FourierPositionOptions exact = for_heads(fft->mask, options.num_heads, options.seed);
     exact.coupling = "multiplicative";
     fourier = register_module("position", FourierPosition(exact));
   } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
     if (!options.causal) {
       throw InputError("[attention] expected causal attention for damped, got both directions");
     }
-    damped = register_module("position", DampedPosition(of_module(*fading, options)));
+    damped = register_module("position",
+                             DampedPosition(for_heads(*fading, options.num_heads, options.seed)));
   }
   if (kind_ != FeatureMapKind::kElu) {
     const int64_t count = num_omegas(kind_, options.num_features);

@@ -89,8 +89,6 @@ class LinearAttentionImpl : public Attention {
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 
-  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
-  Dense output{nullptr};
   at::Tensor omega;                  ///< Random vectors, a buffer; undefined for "elu+1".
   FourierPosition fourier{nullptr};  ///< Of FourierPosition and of the FFT mask.
   DampedPosition damped{nullptr};

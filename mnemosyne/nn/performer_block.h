@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
@@ -46,5 +48,24 @@ class PerformerBlockImpl : public torch::nn::Module {
 };
 
 MN_MODULE(PerformerBlock);
+
+/// Deviation of what a model's tokens and places start from.
+inline constexpr double kEmbeddingDeviation = 0.5;
+
+/// The blocks of a model, registered as "block0", "block1", ...; `site_of(layer)` is where the
+/// attention of a layer stands, with its own seed.
+template <typename SiteOf>
+std::vector<PerformerBlock> register_blocks(torch::nn::Module& model, int64_t layers,
+                                            const AttentionOptions& attention, int64_t hidden,
+                                            const SiteOf& site_of) {
+  std::vector<PerformerBlock> blocks;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const PerformerBlockOptions options{
+        .site = site_of(static_cast<uint64_t>(layer)), .attention = attention, .hidden = hidden};
+    blocks.push_back(
+        model.register_module("block" + std::to_string(layer), PerformerBlock(options)));
+  }
+  return blocks;
+}
 
 }  // namespace mnemosyne::nn

@@ -11,7 +11,6 @@
 namespace mnemosyne::nn {
 namespace {
 
-constexpr double kEmbeddingDeviation = 0.5;
 constexpr uint64_t kTypeSeed = 1000, kPositionSeed = 1001, kHeadSeed = 1002;
 
 void check(const PointEncoderOptions& o) {
@@ -51,12 +50,8 @@ PointEncoderImpl::PointEncoderImpl(const PointEncoderOptions& options)
         "position_embedding",
         Dense(3, options.width, /*with_bias=*/false, part_seed(options.seed, kPositionSeed)));
   }
-  for (int64_t layer = 0; layer < options.layers; ++layer) {
-    const PerformerBlockOptions block{.site = site_of(options, static_cast<uint64_t>(layer)),
-                                      .attention = options.attention,
-                                      .hidden = options.hidden};
-    blocks.push_back(register_module("block" + std::to_string(layer), PerformerBlock(block)));
-  }
+  blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
+                           [&](uint64_t layer) { return site_of(options, layer); });
   norm = register_module("norm", Norm(options.width));
   head = register_module(
       "head", Dense(options.width, options.outputs, true, part_seed(options.seed, kHeadSeed)));

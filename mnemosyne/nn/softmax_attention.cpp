@@ -13,42 +13,26 @@
 namespace mnemosyne::nn {
 namespace {
 
-// As in LinearAttention, so that both kinds start alike; 0 to 3 are the projections.
-constexpr uint64_t kPositionSeed = 5;
-
 // Finite: rows without any key get the mean of all values, not NaN.
 constexpr double kHidden = -1e30;
-
-template <typename Position>
-Position of_module(Position position, const SoftmaxAttentionOptions& o) {
-  position.num_heads = o.num_heads;
-  position.seed = part_seed(o.seed, kPositionSeed) ^ position.seed;
-  return position;
-}
 
 }  // namespace
 
 SoftmaxAttentionImpl::SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options)
     : Attention("SoftmaxAttention"), options_(options) {
-  check_heads(options.embed_dim, options.num_heads, options.num_kv_heads);
-  const Heads heads(options.embed_dim, options.num_heads, options.num_kv_heads);
-  const auto projection = [&](const char* name, int64_t in, int64_t out, uint64_t part) {
-    return register_module(name,
-                           Dense(in, out, /*with_bias=*/part == 3, part_seed(options.seed, part)));
-  };
-  query = projection("query", options.embed_dim, heads.queries * heads.depth, 0);
-  key = projection("key", options.embed_dim, heads.keys * heads.depth, 1);
-  value = projection("value", options.embed_dim, heads.keys * heads.depth, 2);
-  output = projection("output", heads.queries * heads.depth, options.embed_dim, 3);
+  const Heads heads =
+      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
     check_rotary(*rotary, heads.depth);
   } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
-    fourier = register_module("position", FourierPosition(of_module(*mask, options)));
+    fourier = register_module("position",
+                              FourierPosition(for_heads(*mask, options.num_heads, options.seed)));
   } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
     if (!options.causal) {
       throw InputError("[attention] expected causal attention for damped, got both directions");
     }
-    damped = register_module("position", DampedPosition(of_module(*fading, options)));
+    damped = register_module("position",
+                             DampedPosition(for_heads(*fading, options.num_heads, options.seed)));
   } else if (const auto* bias = std::get_if<BucketBiasOptions>(&options.position)) {
     BucketBiasOptions own = *bias;
     own.num_heads = options.num_heads;

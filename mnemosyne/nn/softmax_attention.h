@@ -51,8 +51,6 @@ class SoftmaxAttentionImpl : public Attention {
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 
-  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
-  Dense output{nullptr};
   FourierPosition fourier{nullptr};
   DampedPosition damped{nullptr};
   BucketBias buckets{nullptr};

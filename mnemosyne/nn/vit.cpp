@@ -14,7 +14,6 @@
 namespace mnemosyne::nn {
 namespace {
 
-constexpr double kEmbeddingDeviation = 0.5;
 constexpr uint64_t kPatchSeed = 1000, kPositionSeed = 1001, kHeadSeed = 1002;
 
 void check(const ViTOptions& o) {
@@ -54,12 +53,8 @@ ViTImpl::ViTImpl(const ViTOptions& options) : torch::nn::Module("ViT"), options_
         "position_embedding", seeded_normal({side * side, options.width}, kEmbeddingDeviation,
                                             part_seed(options.seed, kPositionSeed)));
   }
-  for (int64_t layer = 0; layer < options.layers; ++layer) {
-    const PerformerBlockOptions block{.site = site_of(options, static_cast<uint64_t>(layer)),
-                                      .attention = options.attention,
-                                      .hidden = options.hidden};
-    blocks.push_back(register_module("block" + std::to_string(layer), PerformerBlock(block)));
-  }
+  blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
+                           [&](uint64_t layer) { return site_of(options, layer); });
   norm = register_module("norm", Norm(options.width));
   head = register_module(
       "head", Dense(options.width, options.num_classes, true, part_seed(options.seed, kHeadSeed)));

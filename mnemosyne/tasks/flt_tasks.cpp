@@ -24,9 +24,8 @@ using ModelPtr = std::shared_ptr<const Model>;
 using TaskPtr = std::shared_ptr<const Task>;
 
 constexpr const char* kDefaultAttention = "linear-flt";
-constexpr int64_t kCharacters = 65, kCharacterContext = 128;
+constexpr int64_t kCharacterContext = 128;
 constexpr int64_t kWords = 2000, kWordContext = 64;
-constexpr int64_t kPool = 2, kSide = 14;  // of MNIST, as in the other tasks
 
 /// Atomic numbers in the sets of molecules: H, C, N, O, S.
 std::vector<int64_t> elements() { return {1, 6, 7, 8, 16}; }
@@ -64,14 +63,7 @@ ModelPtr molecule_model(nn::PointEncoderOptions options) {
 }
 
 TaskPtr predict_characters(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  const std::string path = folder + "/input.txt";
-  auto text = load_text(path);
-  if (text->vocabulary != kCharacters) {
-    refuse_data(path, std::to_string(kCharacters) + " distinct characters",
-                std::to_string(text->vocabulary));
-  }
-  return make_language_task(info.name, std::move(model), std::move(text),
-                            {.context = kCharacterContext, .batch_size = info.default_batch});
+  return predict_shakespeare(info, std::move(model), folder, kCharacterContext);
 }
 
 TaskPtr predict_words(const TaskInfo& info, ModelPtr model, const std::string& folder) {
@@ -79,21 +71,6 @@ TaskPtr predict_words(const TaskInfo& info, ModelPtr model, const std::string& f
   return make_language_task(info.name, std::move(model),
                             std::shared_ptr<const TextData>(words, &words->text),
                             {.context = kWordContext, .batch_size = info.default_batch});
-}
-
-TaskPtr classify_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
-  return make_classification(info.name, std::move(model), digits(),
-                             {.batch_size = info.default_batch});
-}
-
-TaskPtr classify_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_classification(info.name, std::move(model), load_idx(folder, kPool),
-                             {.batch_size = info.default_batch});
-}
-
-TaskPtr classify_cifar(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_classification(info.name, std::move(model), load_cifar(folder),
-                             {.batch_size = info.default_batch});
 }
 
 TaskPtr predict_qm7(const TaskInfo& info, ModelPtr model, const std::string& folder) {
@@ -114,8 +91,9 @@ std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
         .default_batch = 12,
         .data = "tinyshakespeare"},
        [attention] {
-         return language_model(
-             {.vocabulary = kCharacters, .context = kCharacterContext, .attention = attention});
+         return language_model({.vocabulary = kShakespeareVocabulary,
+                                .context = kCharacterContext,
+                                .attention = attention});
        },
        predict_characters},
       {{.name = "flt_word_lm",
@@ -239,14 +217,16 @@ std::vector<std::string> flt_attentions(const std::string& name) {
 }
 
 TaskEntry flt_task(const std::string& name, const std::string& attention) {
-  const std::vector<std::string> valid = flt_attentions(name);
-  if (std::find(valid.begin(), valid.end(), attention) == valid.end()) {
+  TaskEntry entry = find_entry(name, attention);
+  try {
+    entry.model();
+  } catch (const InputError&) {
     std::string list;
-    for (const std::string& known : valid) list += (list.empty() ? "" : ", ") + known;
+    for (const std::string& known : flt_attentions(name))
+      list += (list.empty() ? "" : ", ") + known;
     throw InputError("[task] expected " + name + ":KIND-POSITION with one of " + list + ", got " +
                      io::in_quotes(attention));
   }
-  TaskEntry entry = find_entry(name, attention);
   entry.info.name += ":" + attention;
   return entry;
 }

@@ -23,26 +23,14 @@ namespace {
 using ModelPtr = std::shared_ptr<const Model>;
 using TaskPtr = std::shared_ptr<const Task>;
 
-constexpr int64_t kPool =
-    2;  // 28 x 28 to 14 x 14: a quarter of the time for nearly the same problem
-constexpr int64_t kSide = 14, kPixels = kSide * kSide;
-constexpr int64_t kShakespeareVocabulary = 65, kSyntheticVocabulary = 32;
+constexpr int64_t kPixels = kSide * kSide;
+constexpr int64_t kSyntheticVocabulary = 32;
 constexpr int64_t kTransformerContext = 64, kGruContext = 48;
 constexpr uint64_t kSyntheticSeed = 1492;  // a language that no family draws
-
-TaskPtr classify_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
-  return make_classification(info.name, std::move(model), digits(),
-                             {.batch_size = info.default_batch});
-}
 
 TaskPtr interpolate_digits(const TaskInfo& info, ModelPtr model, const std::string&) {
   return make_classification(info.name, std::move(model), digits(),
                              {.batch_size = info.default_batch, .train_size = 1000});
-}
-
-TaskPtr classify_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_classification(info.name, std::move(model), load_idx(folder, kPool),
-                             {.batch_size = info.default_batch});
 }
 
 TaskPtr reconstruct_idx(const TaskInfo& info, ModelPtr model, const std::string& folder) {
@@ -50,22 +38,9 @@ TaskPtr reconstruct_idx(const TaskInfo& info, ModelPtr model, const std::string&
                              {.batch_size = info.default_batch});
 }
 
-TaskPtr classify_cifar(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_classification(info.name, std::move(model), load_cifar(folder),
-                             {.batch_size = info.default_batch});
-}
-
-TaskPtr predict_shakespeare(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  const std::string path = folder + "/input.txt";
-  auto text = load_text(path);
-  if (text->vocabulary != kShakespeareVocabulary) {
-    throw InputError("[data] expected " + std::to_string(kShakespeareVocabulary) +
-                     " distinct characters, got " + std::to_string(text->vocabulary) + " in " +
-                     path);
-  }
+TaskPtr predict_characters(const TaskInfo& info, ModelPtr model, const std::string& folder) {
   const int64_t context = info.name == "gru_lm" ? kGruContext : kTransformerContext;
-  return make_language_task(info.name, std::move(model), std::move(text),
-                            {.context = context, .batch_size = info.default_batch});
+  return predict_shakespeare(info, std::move(model), folder, context);
 }
 
 TaskPtr predict_synthetic(const TaskInfo& info, ModelPtr model, const std::string&) {
@@ -146,7 +121,7 @@ std::vector<TaskEntry> language_tasks() {
         .default_batch = 16,
         .data = "tinyshakespeare"},
        [] { return character_transformer(kShakespeareVocabulary); },
-       predict_shakespeare},
+       predict_characters},
       {{.name = "gru_lm",
         .description = "GRU of 64 units on characters of Tiny Shakespeare",
         .default_batch = 16,
@@ -154,7 +129,7 @@ std::vector<TaskEntry> language_tasks() {
        [] {
          return make_gru_lm({.vocabulary = kShakespeareVocabulary, .embedding = 32, .hidden = 64});
        },
-       predict_shakespeare},
+       predict_characters},
       {{.name = "char_lm_synthetic",
         .description = "Causal Transformer, width 48, 2 layers, on a synthetic language",
         .default_batch = 16},

@@ -18,7 +18,22 @@ _NAMED = {
 }
 
 
-class LinearAttention(LibraryModule):
+class _OverTokens(LibraryModule):
+    """What maps tokens to tokens that may be somewhere or padding."""
+
+    @uncompiled
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        *,
+        has_position: Tensor | None = None,
+    ) -> Tensor:
+        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
+
+
+class LinearAttention(_OverTokens):
     """Multi-head linear attention that knows where tokens are (arXiv 2302.01925).
 
     Args:
@@ -80,17 +95,6 @@ class LinearAttention(LibraryModule):
             self.position = position
 
     @uncompiled
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        *,
-        has_position: Tensor | None = None,
-    ) -> Tensor:
-        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
-
-    @uncompiled
     def forward_segment(
         self,
         x: Tensor,
@@ -116,7 +120,7 @@ class LinearAttention(LibraryModule):
         return y.squeeze(1), state
 
 
-class PerformerBlock(LibraryModule):
+class PerformerBlock(_OverTokens):
     """A pre-norm Transformer block: x + attention(norm(x)), then x + W2 gelu(W1 norm(x)).
 
     Args:
@@ -143,17 +147,6 @@ class PerformerBlock(LibraryModule):
     ):
         place = {"embed_dim": embed_dim, "num_heads": num_heads, "causal": causal, **site}
         self._start("performer_block", place, attention or {}, hidden)
-
-    @uncompiled
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        *,
-        has_position: Tensor | None = None,
-    ) -> Tensor:
-        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
 
 
 def _position_options(position, position_dim: int) -> dict[str, Any] | None:
