@@ -5,7 +5,7 @@
 
 namespace mnemosyne::cli {
 
-/// The Python that imports the package: that of the environment that this program lies in
+/// The Python that imports the package: that of the environment this program was called from
 /// (ENV/bin/mnemosyne beside ENV/bin/python), or the one that started it. Empty if there is none.
 std::string find_python();
 
