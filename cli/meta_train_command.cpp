@@ -103,7 +103,7 @@ int run_meta_train(const MetaTrainOptions& options, bool json) {
                     trainer->outer_step()));
   }
   const std::string path = options.out + "/" + options.config.rule + ".safetensors";
-  const auto rule = meta::make_initial_rule(options.config)->with_weights(trainer->best_weights());
+  const auto rule = meta::make_finished_rule(options.config, trainer->best_weights());
   optim::save_rule(path, *rule, {{"config", meta::to_text(options.config)}});
   fmt::print("{} outer steps: weights in {}, identity {}\n", trainer->outer_step(), path,
              optim::weights_hash(*rule));

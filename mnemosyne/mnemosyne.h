@@ -13,6 +13,7 @@
 #include "mnemosyne/nn/linear_attention.h"
 #include "mnemosyne/nn/performer_block.h"
 #include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/position_metadata.h"
 #include "mnemosyne/nn/softmax_attention.h"
 #include "mnemosyne/nn/vit.h"
 #include "mnemosyne/ops/linear_attention.h"

@@ -13,6 +13,7 @@
 #include "mnemosyne/meta/persistent_evolution.h"
 #include "mnemosyne/meta/trainer.h"
 #include "mnemosyne/meta/truncated_gradient.h"
+#include "mnemosyne/optim/rules.h"
 #include "testing.h"
 
 namespace mnemosyne::meta {
@@ -341,11 +342,31 @@ TEST(MakeTrainer, MetaTrainsARuleOfTheRegistryOnFamiliesOfTheRegistry) {
   EXPECT_THROW(make_trainer(bad, ""), InputError) << "a test task is no family";
 }
 
+TEST(MetaConfig, FinishedRuleHasItsOwnOptions) {
+  MetaConfig config{.rule_options = R"({"step_bound": 0.5})",
+                    .finished_options = R"({"mixture_bound": 0.25})",
+                    .families = {"quadratic"},
+                    .validation_families = {"quadratic"}};
+  const auto trained = make_initial_rule(config);
+  const NamedTensors weights = {{"controller", at::ones_like(trained->weights()[0].second)}};
+  const auto finished = make_finished_rule(config, weights);
+  EXPECT_EQ(finished->options_json(),
+            optim::make_rule("mnemosyne", R"({"step_bound": 0.5, "mixture_bound": 0.25})")
+                ->options_json());
+  EXPECT_NE(finished->options_json(), trained->options_json());
+  EXPECT_TRUE(at::equal(finished->weights()[0].second, weights[0].second));
+  for (const char* options : {"{", "3", R"({"mixture_bound": 7})", R"({"mixture": 0.2})"}) {
+    config.finished_options = options;
+    EXPECT_THROW(make_trainer(config, ""), InputError) << options;
+  }
+}
+
 TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {
   MetaConfig a, b;
   b.num_workers = 3;
   b.max_minutes = 7;
   b.num_outer_steps = 5;
+  b.finished_options = R"({"mixture_bound": 0.25})";
   EXPECT_EQ(resume_metadata(a), resume_metadata(b));
   a.cosine_rate = b.cosine_rate = true;
   EXPECT_NE(resume_metadata(a), resume_metadata(b));

@@ -43,7 +43,7 @@ std::vector<at::Tensor> gradients(at::TensorList params, int64_t step) {
 std::shared_ptr<UpdateRule> with_random_controller(double scale,
                                                    at::ScalarType dtype = at::kFloat) {
   at::manual_seed(7);
-  const MnemosyneRule rule({.step_bound = 1.2});
+  const MnemosyneRule rule({.step_bound = 1.2, .mixture_bound = 0.4});
   return rule.with_weights(
       {{"controller", at::randn({kNumOutputs, kNumFeatures}).mul(scale).to(dtype)}});
 }
@@ -189,9 +189,26 @@ TEST(MnemosyneRule, UpdateIsDifferentiableInTheController) {
   }
 }
 
-TEST(MnemosyneRule, RefusesStepBoundsOutOfRange) {
+TEST(MnemosyneRule, MixtureBoundLimitsWhatAdamsDirectionGets) {
+  // Only the mixture's bias is on, at its limit: update = s (D + bound (r a - D)).
+  at::Tensor controller = at::zeros({kNumOutputs, kNumFeatures}, at::kDouble);
+  controller[2][0] = 100.0;
+  const std::vector<at::Tensor> params = {at::zeros({6, 10}, at::kDouble)};
+  const std::vector<at::Tensor> grads = gradients(params, 0);
+  const auto update = [&](double bound) {
+    const MnemosyneRule rule({.mixture_bound = bound}, controller);
+    return rule.update(grads, init_state(rule, params), params, {}).updates[0];
+  };
+  const at::Tensor base = update(0.0), adam = update(1.0);
+  EXPECT_TRUE(close(adam / base_step_size({}, {}, 1), ops::kDirectionRms * grads[0].sign(),
+                    {.rtol = 1e-5, .atol = 0}));
+  EXPECT_TRUE(close(update(0.25), 0.75 * base + 0.25 * adam, {.rtol = 1e-9, .atol = 1e-12}));
+}
+
+TEST(MnemosyneRule, RefusesBoundsOutOfRange) {
   for (const double bound : {-0.1, 3.5, std::numeric_limits<double>::quiet_NaN()}) {
     EXPECT_THROW(MnemosyneRule({.step_bound = bound}), InputError) << bound;
+    EXPECT_THROW(MnemosyneRule({.mixture_bound = bound}), InputError) << bound;
   }
 }
 

@@ -77,5 +77,24 @@ TEST(PeriodicFactor, KeepsTheLargestWavesAndTheMean) {
   EXPECT_THROW(periodic_grid(1000.0, 1.0, 2), InputError);
 }
 
+TEST(PeriodicFactor, SymmetryOnlySavesWork) {
+  const at::Tensor frequency = at::tensor({0.11, -0.07, 0.19}, at::kDouble);
+  for (const int64_t dim : {1, 2, 3}) {
+    const PeriodicGrid full = periodic_grid(3.0, 0.75, dim);
+    const PeriodicGrid half = periodic_grid(3.0, 0.75, dim, GridSymmetry::kEven);
+    const PeriodicGrid radial = periodic_grid(3.0, 0.75, dim, GridSymmetry::kRadial);
+    EXPECT_EQ(full.offsets.size(0), full.points.size(0));
+    EXPECT_EQ(half.offsets.size(0), half.waves.size(0) + 1);
+    EXPECT_LE(radial.offsets.size(0), 1 + dim * 16);
+    const auto even = [&](const at::Tensor& z) {
+      return (2.0 * M_PI * at::matmul(z, frequency.narrow(0, 0, dim))).cos().exp();
+    };
+    EXPECT_TRUE(close(even(half.offsets).index_select(0, half.points), even(full.offsets)));
+    const auto round = [](const at::Tensor& z) { return (-z.square().sum(-1)).exp(); };
+    EXPECT_TRUE(close(round(radial.offsets).index_select(0, radial.points), round(full.offsets)));
+    EXPECT_TRUE(at::equal(radial.frequencies, full.frequencies));
+  }
+}
+
 }  // namespace
 }  // namespace mnemosyne::ops

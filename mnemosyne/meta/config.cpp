@@ -175,7 +175,8 @@ std::string to_text(const MetaConfig& config) {
 }
 
 std::map<std::string, std::string> resume_metadata(const MetaConfig& config) {
-  std::set<std::string> free = {"max_minutes", "num_workers", "checkpoint_every"};
+  std::set<std::string> free = {"max_minutes", "num_workers", "checkpoint_every",
+                                "finished_options"};
   if (!config.cosine_rate || config.rate_steps > 0) free.insert("num_outer_steps");
   std::map<std::string, std::string> result;
   visit_fields(config, [&](const std::string& name, const auto& value, const char*) {

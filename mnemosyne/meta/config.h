@@ -16,6 +16,7 @@ namespace mnemosyne::meta {
 struct MetaConfig {
   std::string rule = "mnemosyne";
   std::string rule_options = "{}";
+  std::string finished_options = "{}";
   std::string initial_weights = "";
 
   std::vector<std::string> families = {"mlp"};
@@ -75,6 +76,9 @@ template <typename Config, typename Visit>
 void visit_fields(Config& c, Visit&& visit) {
   visit("rule", c.rule, "the optimizer whose weights are made");
   visit("rule_options", c.rule_options, "its options, a JSON object");
+  visit("finished_options", c.finished_options,
+        "options of the finished rule where they differ from those it is trained with, a JSON "
+        "object");
   visit("initial_weights", c.initial_weights, "weights file to start from; empty: fresh weights");
   visit("families", c.families, "task families to train on");
   visit("family_weights", c.family_weights, "how often each is drawn; empty: all alike");
@@ -138,7 +142,8 @@ TrainerOptions trainer_options(const MetaConfig& config);
 std::string to_text(const MetaConfig& config);
 
 /// What has to be equal in a meta-training and the checkpoint that it resumes from, by name: all
-/// fields but those that say for how long, with how many threads and how often to save.
+/// fields but those that say for how long, with how many threads and how often to save, and those
+/// of the finished rule.
 std::map<std::string, std::string> resume_metadata(const MetaConfig& config);
 
 }  // namespace mnemosyne::meta

@@ -1,5 +1,7 @@
 #include "mnemosyne/meta/make_trainer.h"
 
+#include <nlohmann/json.hpp>
+
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/evolution.h"
 #include "mnemosyne/meta/mixture.h"
@@ -69,6 +71,20 @@ std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config) {
   return rule;
 }
 
+std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
+                                                      const NamedTensors& weights) {
+  const std::shared_ptr<optim::UpdateRule> trained =
+      make_initial_rule(config)->with_weights(weights);
+  const auto changes = nlohmann::json::parse(config.finished_options, nullptr, false);
+  if (!changes.is_object()) {
+    throw InputError("[finished_options] expected a JSON object, got " + config.finished_options);
+  }
+  if (changes.empty()) return trained;
+  auto options = nlohmann::json::parse(trained->options_json());
+  options.update(changes);
+  return optim::make_rule(trained->name(), options.dump())->with_weights(weights);
+}
+
 std::unique_ptr<Trainer> make_trainer(const MetaConfig& config,
                                       const std::string& checkpoint_path) {
   config.validate();
@@ -78,6 +94,7 @@ std::unique_ptr<Trainer> make_trainer(const MetaConfig& config,
   options.checkpoint_path = checkpoint_path;
   auto trainer = std::make_unique<Trainer>(make_initial_rule(config), make_estimators(config),
                                            std::move(validator), std::move(options));
+  make_finished_rule(config, trainer->best_weights());  // refuses now what it would in the end
   trainer->set_metadata(resume_metadata(config));
   return trainer;
 }

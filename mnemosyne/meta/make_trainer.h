@@ -11,12 +11,18 @@ namespace mnemosyne::meta {
 /// file `initial_weights` holds, which has to be of the same rule.
 std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config);
 
+/// What a meta-training gives: the initial rule with these weights and with `finished_options`.
+/// InputError when those are no options of the rule.
+std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
+                                                      const NamedTensors& weights);
+
 /// A whole meta-training from its configuration. `checkpoint_path`: where `run` saves, empty for
 /// nowhere.
 ///
-///     auto trainer = meta::make_trainer({.families = {"mlp"}, .validation_families = {"vit"}},
-///     ""); trainer->run({.on_step = [](const OuterReport& report) { ... }});
-///     auto best = make_initial_rule(config)->with_weights(trainer->best_weights());
+///     const MetaConfig config = {.families = {"mlp"}, .validation_families = {"vit"}};
+///     auto trainer = make_trainer(config, "");
+///     trainer->run({.on_step = [](const OuterReport& report) { ... }});
+///     auto best = make_finished_rule(config, trainer->best_weights());
 ///     optim::save_rule("weights.safetensors", *best, {{"config", to_text(config)}});
 ///
 /// InputError when the configuration cannot be used.

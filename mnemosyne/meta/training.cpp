@@ -188,7 +188,9 @@ class Training {
     for (size_t i = 0; i < params.size(); ++i) {
       weights.emplace_back(names.at(i), params[i].select(0, 0));
     }
-    io::write_safetensors(file("weights.safetensors"), weights, identity());
+    std::map<std::string, std::string> metadata = options_.task->metadata();
+    metadata.merge(identity());
+    io::write_safetensors(file("weights.safetensors"), weights, metadata);
   }
 
   const TrainingOptions& options_;

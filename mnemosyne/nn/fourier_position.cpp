@@ -34,6 +34,11 @@ FourierPositionOptions spectrum_options(FourierPositionOptions options) {
   return options;
 }
 
+ops::GridSymmetry symmetry_of(const FourierPositionOptions& o) {
+  if (o.phase) return ops::GridSymmetry::kNone;
+  return o.rotation_invariant ? ops::GridSymmetry::kRadial : ops::GridSymmetry::kEven;
+}
+
 }  // namespace
 
 FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
@@ -42,7 +47,8 @@ FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
   expect_one_of("factor", options.factor, {"exp", "square", "linear"});
   spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options)));
   if (multiplicative() && options.factor == "exp") {
-    grid_ = ops::periodic_grid(options.extent, options.min_width, options.position_dim);
+    grid_ = ops::periodic_grid(options.extent, options.min_width, options.position_dim,
+                               symmetry_of(options));
   }
 }
 

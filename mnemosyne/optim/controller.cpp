@@ -99,11 +99,11 @@ Outputs controller_outputs(const float* weights, const Features& features) {
   return outputs;
 }
 
-void apply_outputs(const Outputs& outputs, double step_bound,
+void apply_outputs(const Outputs& outputs, const ControllerBounds& bounds,
                    ops::TensorCoefficients& coefficients) {
-  coefficients.step *= std::exp(step_bound * std::tanh(outputs[0]));
+  coefficients.step *= std::exp(bounds.step * std::tanh(outputs[0]));
   coefficients.blend *= std::exp(kLogBlendBound * std::tanh(outputs[1]));
-  coefficients.mixture = kMixtureBound * std::tanh(outputs[2]);
+  coefficients.mixture = bounds.mixture * std::tanh(outputs[2]);
   for (int k = 0; k < ops::kNumReadouts; ++k) {
     coefficients.readouts[k] = kReadoutScale * outputs[3 + k];
   }

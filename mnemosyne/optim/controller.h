@@ -49,17 +49,20 @@ std::vector<Features> controller_features(const std::vector<TensorFacts>& facts,
 /// W x for W [K, F] in rows.
 Outputs controller_outputs(const float* weights, const Features& features);
 
-/// The base coefficients as the outputs change them, the logarithm of the step by at most
-/// `step_bound`.
-void apply_outputs(const Outputs& outputs, double step_bound,
+/// How far the outputs can move a tensor: the logarithm of its step and its mixture.
+struct ControllerBounds {
+  double step = 0.0;
+  double mixture = 0.5;
+};
+
+/// The base coefficients as the outputs change them.
+void apply_outputs(const Outputs& outputs, const ControllerBounds& bounds,
                    ops::TensorCoefficients& coefficients);
 
 const std::vector<std::string>& controller_feature_names();
 const std::vector<std::string>& controller_output_names();
 
-/// Bounds of the correction: the log blend moves by at most the first, the mixture by the second.
-inline constexpr double kLogBlendBound = 1.5;
-inline constexpr double kMixtureBound = 0.5;
+inline constexpr double kLogBlendBound = 1.5;  ///< The log blend moves by at most this.
 inline constexpr double kReadoutScale = 2.0;
 
 }  // namespace mnemosyne::optim

@@ -20,6 +20,10 @@ enum Slot { kStep, kMomentum, kSecondMoment, kSignals };
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
 
+ControllerBounds bounds_of(const MnemosyneRuleOptions& options) {
+  return {.step = options.step_bound, .mixture = options.mixture_bound};
+}
+
 at::Tensor soft(const at::Tensor& x) { return x / (1.0 + x.abs()); }
 
 TensorFacts facts_of(const at::Tensor& param, int64_t t, const StepOptions& options) {
@@ -60,11 +64,11 @@ Moments advance(const at::Tensor& grad, const at::Tensor& param, const ParamStat
 
 // z [K] are the controller's outputs; the update of step 3 in the class comment.
 at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t rows,
-                            double step_bound) {
+                            const ControllerBounds& bounds) {
   const ops::TensorCoefficients& c = tensor.base;
-  const at::Tensor step = c.step * (step_bound * z[0].tanh()).exp();
+  const at::Tensor step = c.step * (bounds.step * z[0].tanh()).exp();
   const at::Tensor blend = c.blend * (kLogBlendBound * z[1].tanh()).exp();
-  const at::Tensor mixture = kMixtureBound * z[2].tanh();
+  const at::Tensor mixture = bounds.mixture * z[2].tanh();
   const at::Tensor v = tensor.v * c.second_correction;
   const at::Tensor root = v.sqrt() + c.eps;
   const at::Tensor a = tensor.m * c.momentum_correction / root;
@@ -89,6 +93,8 @@ MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options, at::Tensor controller
     : options_(options), base_(options.base), controller_(std::move(controller)) {
   check_option(options.step_bound >= 0.0 && options.step_bound <= kLargestStepBound, "mnemosyne",
                "step_bound in [0, 3]", options.step_bound);
+  check_option(options.mixture_bound >= 0.0 && options.mixture_bound <= 1.0, "mnemosyne",
+               "mixture_bound in [0, 1]", options.mixture_bound);
   if (!controller_.defined()) controller_ = at::zeros({kNumOutputs, kNumFeatures}, at::kFloat);
   TORCH_CHECK(controller_.dim() == 2 && controller_.size(0) == kNumOutputs &&
                   controller_.size(1) == kNumFeatures,
@@ -132,7 +138,7 @@ UpdateResult MnemosyneRule::update(at::TensorList grads, const State& state, at:
     const at::TensorOptions target = moments[i].m.options();
     const at::Tensor x = features_tensor(features[i], target);
     const at::Tensor z = controller_.to(target).matmul(x);
-    result.updates.push_back(corrected_update(moments[i], z, facts[i].rows, options_.step_bound));
+    result.updates.push_back(corrected_update(moments[i], z, facts[i].rows, bounds_of(options_)));
   }
   return result;
 }
@@ -160,7 +166,7 @@ void MnemosyneRule::step_(at::TensorList grads, State& state, at::TensorList par
   const at::Tensor weights = controller_.detach().to(at::kFloat).contiguous();
   for (size_t i = 0; i < params.size(); ++i) {
     apply_outputs(controller_outputs(weights.const_data_ptr<float>(), features[i]),
-                  options_.step_bound, coefficients[i]);
+                  bounds_of(options_), coefficients[i]);
   }
   ops::apply_directions_(fused.items(), coefficients, sums);
   fused.finish();
@@ -183,6 +189,7 @@ void bind(OptionVisitor& visit, MnemosyneRuleOptions& options) {
   bind(visit, options.base);
   visit("learned", options.learned);
   visit("step_bound", options.step_bound);
+  visit("mixture_bound", options.mixture_bound);
 }
 
 std::string MnemosyneRule::options_json() const { return write_options(options_); }

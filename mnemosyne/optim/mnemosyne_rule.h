@@ -12,6 +12,7 @@ struct MnemosyneRuleOptions {
   OrthogonalOptions base = {};  ///< The rule that the learned part corrects.
   bool learned = true;          ///< false leaves exactly the base rule.
   double step_bound = 0.0;      ///< Largest change of a tensor's log step, 0 to 3; 0 leaves it.
+  double mixture_bound = 0.5;   ///< Largest share of Adam's direction in a matrix's, 0 to 1.
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -27,7 +28,7 @@ struct MnemosyneRuleOptions {
 ///
 ///          step     s <- s exp(B tanh z0)        B = step_bound
 ///          blend    n <- n exp(1.5 tanh z1)      weight of g in d = m + n (g - m)
-///          mixture  w = tanh(z2) / 2             of r a beside D, for a matrix
+///          mixture  w = M tanh(z2)               of r a beside D, for a matrix; M = mixture_bound
 ///          readouts c_k = 2 z_{3+k}              k = 0..4
 ///
 ///   3. Coordinates. With D the base direction, r = .2 its root mean square (kDirectionRms),

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,9 @@ class Model {
 
   /// Number of values of one network's parameters.
   virtual int64_t num_params() const = 0;
+
+  /// See Task::metadata.
+  virtual std::map<std::string, std::string> metadata() const { return {}; }
 
   /// Inputs without a member dimension, [B, ...], to outputs [P,N,out]: one row per example (N =
   /// B), or per position of every example (N = B * length) for a model of sequences.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,6 +23,8 @@ class ModelTask : public Task {
   std::vector<at::Tensor> init(uint64_t seed) const override { return model_->init(seed); }
 
   std::vector<std::string> param_names() const override { return model_->param_names(); }
+
+  std::map<std::string, std::string> metadata() const override { return model_->metadata(); }
 
  protected:
   const Model& model() const { return *model_; }

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/position_metadata.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
@@ -83,11 +84,14 @@ class ModuleModel : public Model {
   explicit ModuleModel(NetworkFactory factory) : factory_(std::move(factory)) {
     Instance first = build(factory_, kBufferSeed);
     names_ = first.names;
+    metadata_ = nn::position_metadata(*first.network.module);
     for (const at::Tensor& param : first.params) num_params_ += param.numel();
     idle_.push_back(std::make_unique<Instance>(std::move(first)));
   }
 
   std::vector<std::string> param_names() const override { return names_; }
+
+  std::map<std::string, std::string> metadata() const override { return metadata_; }
 
   std::vector<at::Tensor> init(uint64_t seed) const override {
     std::vector<at::Tensor> params;
@@ -179,6 +183,7 @@ class ModuleModel : public Model {
 
   NetworkFactory factory_;
   std::vector<std::string> names_;
+  std::map<std::string, std::string> metadata_;
   int64_t num_params_ = 0;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Instance>> idle_;

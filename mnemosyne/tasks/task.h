@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,6 +51,10 @@ class Task {
 
   /// Mean loss of every member: params[i] is [P, ...], the result [P].
   virtual at::Tensor loss(at::TensorList params, const Batch& batch) const = 0;
+
+  /// What a file of the parameters should say beside them, so that the network can be understood
+  /// without the task: nn::position_metadata where there are position encodings.
+  virtual std::map<std::string, std::string> metadata() const { return {}; }
 
   /// Fraction of right answers of every member, [P]; undefined where the task is no classification.
   virtual at::Tensor accuracy(at::TensorList params, const Batch& batch) const;

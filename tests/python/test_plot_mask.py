@@ -1,11 +1,13 @@
 """Pictures of learned masks."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from command_line import refused, run, run_json
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mnemosyne import nn, plot_mask
@@ -97,6 +99,12 @@ def test_a_trained_network_is_plotted(tmp_path):
     assert plot_mask.plot(tmp_path) == tmp_path / "masks.png"
     pictures = plot_mask.load_pictures(tmp_path)
     assert pictures and all(p.is_map and p.name.endswith("attention.position") for p in pictures)
+    with safe_open(tmp_path / "weights.safetensors", "pt") as reader:
+        text = reader.metadata()[f"position.{pictures[0].name}"]
+    options = json.loads(text)
+    remade = getattr(nn, options["type"])(**{k: v for k, v in options.items() if k != "type"})
+    metadata = nn.position_metadata(torch.nn.ModuleDict({"p": remade}))
+    assert json.loads(metadata["position.p"]) == options and options["position_dim"] == 2
 
 
 def complaint(capsys, *arguments) -> str:
