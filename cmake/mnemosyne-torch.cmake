@@ -46,6 +46,14 @@ print(folder, version['__version__'].split('+')[0], version['cuda'], sep=';')"
         ${torch_root}/lib/libc10.so
     )
   endif()
+  # Wheels export parts of libstdc++, in 2.11's libtorch.so without what std::filesystem::remove_all calls: the
+  # whole one has to be found first.
+  if(LINUX)
+    get_target_property(torch_libraries torch INTERFACE_LINK_LIBRARIES)
+    set_property(
+      TARGET torch PROPERTY INTERFACE_LINK_LIBRARIES -Wl,--no-as-needed stdc++ ${torch_libraries}
+    )
+  endif()
   if(Torch_VERSION VERSION_LESS 2.11)
     message(FATAL_ERROR "expected torch 2.11 or later, got ${Torch_VERSION}")
   endif()

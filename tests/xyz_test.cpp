@@ -190,9 +190,11 @@ TEST_F(Qm7, SplitsAnArchive) {
   // Every molecule has the energy of its own name.
   EXPECT_TRUE(close(data.molecules.energies(all), -10 * atoms.select(1, 1).select(1, 1)));
   EXPECT_EQ(std::get<0>(at::_unique(data.molecules.energies(all))).size(0), 18);
+  // All molecules are alike in composition, which then explains the mean alone.
   const at::Tensor train = data.molecules.energies(data.train);
-  EXPECT_NEAR(data.energy_mean, train.mean().item<double>(), 1e-9);
   EXPECT_NEAR(data.energy_scale, train.std(false).item<double>(), 1e-9);
+  EXPECT_TRUE(close(targets(data, all) * data.energy_scale,
+                    data.molecules.energies(all) - train.mean(), {.rtol = 0, .atol = 1e-8}));
 }
 
 TEST_F(Qm7, ReadsAFolderAsIt) {
@@ -241,6 +243,25 @@ TEST(Molecules, ArePaddedToTheLargestOfTheBatch) {
       close(atoms[0], at::tensor({4., 1., 2., 3., -1., 0., 0., 0., -1., 0., 0., 0.}).view({3, 4})));
   EXPECT_TRUE(close(set.energies({1, 0}), at::tensor({-2., -1.})));
   EXPECT_EQ(set.atoms({1}).size(1), 1);
+}
+
+TEST(Molecules, CompositionIsTakenOutOfTheEnergies) {
+  // Energies -3 - 10 per hydrogen - 100 per oxygen, and what the fit cannot know: +1 and -1.
+  MoleculeData data{.molecules = MoleculeSet(kElements), .train = {}, .test = {}};
+  const auto add = [&](const std::string& text, double energy) {
+    data.train.push_back(data.molecules.size());
+    data.molecules.add(read(text)[0], energy, "here");
+  };
+  for (const double rest : {1.0, -1.0}) {
+    add("1\n\nH 0 0 0\n", -13.0 + rest);
+    add("1\n\nO 0 0 0\n", -103.0 + rest);
+    add(kWater, -123.0 + rest);
+  }
+  measure(data);
+  EXPECT_EQ(data.molecules.compositions({2})[0][0].item<double>(), 2.0);
+  EXPECT_NEAR(data.energy_scale, 1.0, 1e-9);
+  EXPECT_TRUE(close(targets(data, data.train), at::tensor({1., 1., 1., -1., -1., -1.}, at::kDouble),
+                    {.rtol = 0, .atol = 1e-8}));
 }
 
 TEST(Molecules, OfMotionComeFromTwoFiles) {
@@ -305,8 +326,10 @@ TEST(Qm7Data, HasTheEnergiesOfItsReadme) {
   EXPECT_EQ(data.train.size(), 5601u);
   EXPECT_EQ(data.test.size(), 1000u);
   EXPECT_EQ(data.molecules.size(), 7101);
-  EXPECT_NEAR(data.energy_mean, -1536.3, 5.0);
-  EXPECT_NEAR(data.energy_scale, 223.2, 5.0);
+  const at::Tensor energies = data.molecules.energies(data.train);
+  EXPECT_NEAR(energies.mean().item<double>(), -1536.3, 5.0);
+  EXPECT_NEAR(energies.std().item<double>(), 223.2, 5.0);
+  EXPECT_LT(data.energy_scale, 20.0) << "composition explains nearly all";
   EXPECT_EQ(data.molecules.atoms(data.train).size(1), 23);
 }
 

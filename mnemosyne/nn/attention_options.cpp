@@ -69,7 +69,7 @@ FourierPositionOptions fourier_options(const AttentionOptions& o, const Attentio
 
 DampedPositionOptions damped_options(const AttentionOptions& o, const AttentionSite& site) {
   return {.num_heads = site.num_heads,
-          .num_components = o.num_components > 0 ? o.num_components : 4,
+          .num_components = o.num_components > 0 ? o.num_components : 8,
           .min_width = site.min_width,
           .max_width = site.max_width};
 }

@@ -79,7 +79,7 @@ at::Tensor offset_index(int64_t tokens, int64_t columns) {
   return (down * (2 * width - 1) + across).reshape({-1});
 }
 
-/// Up to here the L x L matrix of a mask is much faster than its transforms, and is small.
+/// Up to here the L x S matrix of a mask is small.
 constexpr int64_t kLargestMatrix = 256;
 
 }  // namespace
@@ -217,13 +217,16 @@ at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memor
         tokens.key, zero_unplaced(tokens.source_positions, tokens.source_has_position), *rotary);
   } else if (fourier && !fourier->multiplicative()) {
     concatenate(tokens, in, call);
-  } else if (fourier || damped) {
+  } else if ((fourier || damped) && (memory != nullptr || !is_short(tokens))) {
     return multiply(tokens, in, call, memory);
   }
   in.query = tokens.query;
   in.key = tokens.key;
   in.value = tokens.value;
   in.key_padding_mask = tokens.mask;
+  if ((fourier && fourier->multiplicative()) || damped) {
+    return ops::linear_attention_dense(in, call, factor_of_pairs(tokens));
+  }
   ops::LinearAttentionResult result = ops::linear_attention(in, call);
   if (memory != nullptr) memory->sums = result.state;
   return result.output;
@@ -256,6 +259,29 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
   const at::Tensor key_position = features.key * place;
   in.query_log = exponents(features.query * place);
   in.key_log = exponents(key_position) - key_position.square().sum(-1, /*keepdim=*/true) * 0.5;
+}
+
+// Whether the matrix of all weights takes less work than sums of M features times R of the
+// position. For maps whose features need no common offset.
+bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
+  if (kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu) return false;
+  if (damped && tokens.has_position.defined()) return false;
+  const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
+  const int64_t rank = damped ? damped->num_features() : fourier->num_features();
+  const int64_t features = omega.defined() ? omega.size(0) : tokens.query.size(3);
+  return std::max(tokens.query.size(2), keys) <= kLargestMatrix &&
+         keys * (features + rank + depth) <= rank * features * depth;
+}
+
+// The factor of every query and key, [H,L,S] or [B,H,L,S].
+at::Tensor LinearAttentionImpl::factor_of_pairs(const Tokens& tokens) const {
+  if (!damped) {
+    const ops::PositionFeatures features = tokens.features(fourier);
+    return at::matmul(features.query, features.key.mT());
+  }
+  const at::Tensor& x = tokens.positions;
+  const at::Tensor factor = damped->factor(x.unsqueeze(-2) - x.unsqueeze(-3));
+  return factor.dim() == 4 ? factor.transpose(0, 1) : factor;
 }
 
 at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttentionInputs& in,

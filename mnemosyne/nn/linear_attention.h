@@ -101,6 +101,8 @@ class LinearAttentionImpl : public Attention {
   at::Tensor with_fft_mask(const Tokens& tokens) const;
   at::Tensor multiply(const Tokens& tokens, ops::LinearAttentionInputs& in,
                       const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
+  bool is_short(const Tokens& tokens) const;
+  at::Tensor factor_of_pairs(const Tokens& tokens) const;
   void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
                    ops::LinearAttentionOptions& call) const;
   static void fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask);

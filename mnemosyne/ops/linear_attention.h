@@ -91,8 +91,10 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& in
                                                  int64_t chunk = 64);
 
 /// The definition, by the matrix of all weights [B,H,L,S], without state or stabilisation: for
-/// tests in float64 and for small lengths.
+/// tests in float64 and for small lengths. `factor` multiplies the weights, too, where it is
+/// defined: anything that broadcasts to [B,H,L,S].
 at::Tensor linear_attention_dense(const LinearAttentionInputs& inputs,
-                                  const LinearAttentionOptions& options);
+                                  const LinearAttentionOptions& options,
+                                  const at::Tensor& factor = {});
 
 }  // namespace mnemosyne::ops

@@ -218,7 +218,7 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& or
 }
 
 at::Tensor linear_attention_dense(const LinearAttentionInputs& original,
-                                  const LinearAttentionOptions& options) {
+                                  const LinearAttentionOptions& options, const at::Tensor& factor) {
   const Shape s = check_linear_attention(original, options);
   TORCH_CHECK(!original.state.sums.defined(),
               "[linear_attention_dense] expected no state, got one");
@@ -236,6 +236,7 @@ at::Tensor linear_attention_dense(const LinearAttentionInputs& original,
   if (in.query_factor.defined()) {
     weights = weights * at::matmul(in.query_factor, in.key_factor.transpose(-1, -2));
   }
+  if (factor.defined()) weights = weights * factor.to(weights.scalar_type());
   if (in.key_padding_mask.defined()) {
     weights = weights.masked_fill(in.key_padding_mask.logical_not().unsqueeze(1).unsqueeze(1), 0);
   }

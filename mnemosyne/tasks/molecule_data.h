@@ -25,6 +25,9 @@ class MoleculeSet {
   /// where there is no atom.
   at::Tensor atoms(const std::vector<int64_t>& molecules) const;
 
+  /// How many atoms of each element, [B,E], float64; E = elements.
+  at::Tensor compositions(const std::vector<int64_t>& molecules) const;
+
   /// Energies [B], float64.
   at::Tensor energies(const std::vector<int64_t>& molecules) const;
 
@@ -39,11 +42,17 @@ class MoleculeSet {
 struct MoleculeData {
   MoleculeSet molecules;
   std::vector<int64_t> train, test;
-  /// Of the training energies; the scale is their standard deviation.
-  double energy_mean = 0.0, energy_scale = 1.0;
+  /// [1+E], float64: what a molecule, and each of its atoms by element, adds to the energy, fitted
+  /// to the training energies by least squares.
+  at::Tensor composition_energies{};
+  double energy_scale = 1.0;  ///< Standard deviation of what that leaves of the training energies.
 };
 
-/// Fills in mean and scale.
+/// Fills in the last two.
 void measure(MoleculeData& data);
+
+/// What is to be predicted, [B], float64: energies without the part that the composition explains,
+/// over the scale. What geometry and neighbours do is a twentieth of an energy, and would drown.
+at::Tensor targets(const MoleculeData& data, const std::vector<int64_t>& molecules);
 
 }  // namespace mnemosyne::tasks

@@ -13,9 +13,7 @@ namespace {
 constexpr int64_t kValidationBatch = 250;
 
 Batch make_batch(const MoleculeData& data, const std::vector<int64_t>& molecules) {
-  const at::Tensor energies = data.molecules.energies(molecules);
-  return {data.molecules.atoms(molecules),
-          energies.sub(data.energy_mean).div(data.energy_scale).to(at::kFloat)};
+  return {data.molecules.atoms(molecules), targets(data, molecules).to(at::kFloat)};
 }
 
 class MoleculeStream : public BatchStream {
