@@ -170,6 +170,34 @@ TEST(LinearAttentionModule, IsTheDefinitionWithTheMaskAsAFactor) {
   }
 }
 
+TEST(LinearAttentionModule, ShortInputsCanHaveTheExactMask) {
+  const at::Tensor x = tokens(), space = at::rand({2, kLength, 3}, at::kDouble) * 4;
+  const at::Tensor offsets = space.unsqueeze(2) - space.unsqueeze(1);  // [B,L,L,3]
+  const auto outputs = [&](int64_t exact_length, const AttentionInputs& inputs, bool definition) {
+    const auto attention = make({.num_features = 8,
+                                 .num_frequencies = 4,
+                                 .exact_length = exact_length,
+                                 .initial_amplitude = 2.0},
+                                site(false, 3));
+    const LinearAttentionImpl& module = linear(attention);
+    if (!definition) return attention->forward(x, inputs);
+    at::Tensor factor = module.fourier->factor(offsets).transpose(0, 1);
+    if (inputs.has_position.defined()) {
+      const at::Tensor has = inputs.has_position;
+      factor = at::where(has.unsqueeze(0).logical_and(has.unsqueeze(1)), factor, 1.0);
+    }
+    return dense(module, x, factor, 1.0);
+  };
+  const AttentionInputs placed{.positions = space};
+  EXPECT_TRUE(close(outputs(kLength, placed, false), outputs(0, placed, true), {1e-7, 1e-8}));
+  EXPECT_TRUE(close(outputs(kLength - 1, placed, false), outputs(0, placed, false), {0, 0}));
+  EXPECT_FALSE(close(outputs(0, placed, false), outputs(0, placed, true), {1e-3, 1e-3}))
+      << "four waves are not the mask";
+  const AttentionInputs partly{.positions = space,
+                               .has_position = at::arange(kLength).remainder(4).ne(0)};
+  EXPECT_TRUE(close(outputs(kLength, partly, false), outputs(0, partly, true), {1e-7, 1e-8}));
+}
+
 TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
   // Short and long sequences are computed in different ways.
   for (const int64_t length : {9, 289}) {

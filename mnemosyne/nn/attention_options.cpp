@@ -82,6 +82,7 @@ std::shared_ptr<Attention> make_linear(const AttentionOptions& o, const Attentio
                                  .num_features = o.num_features,
                                  .causal = site.causal,
                                  .position = {},
+                                 .exact_length = o.exact_length,
                                  .seed = site.seed};
   if (o.position == "rope")
     options.position = RotaryPositionOptions{.position_dim = site.position_dim};

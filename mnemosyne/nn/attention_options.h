@@ -25,6 +25,7 @@ struct AttentionOptions {
   int64_t num_frequencies = 16;
   int64_t num_components =
       0;  ///< Terms of a mask; 0: 8, or for "flt" what of it divides num_frequencies.
+  int64_t exact_length = 0;        ///< Of "flt" with "linear": see LinearAttentionOptions.
   double initial_amplitude = 1.0;  ///< Of "flt" and "fft": f(0) at the start, so that widths learn.
   double max_bound = 0.0;  ///< Of f; 0: 1 for "concatenate" with "favor+" or "hyp+", else none.
   bool phase = false;      ///< Of "flt" and "fft": masks with f(z) != f(-z).

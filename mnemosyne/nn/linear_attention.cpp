@@ -1,13 +1,10 @@
 #include "mnemosyne/nn/linear_attention.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cummax.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/meshgrid.h>
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -17,6 +14,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/feature_map.h"
+#include "mnemosyne/nn/grid_offsets.h"
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/ops/fading_attention.h"
 #include "mnemosyne/ops/masked_attention.h"
@@ -54,30 +52,6 @@ at::Tensor without_gaps(const at::Tensor& positions, const at::Tensor& has) {
 /// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
 /// the examples, since factors of the op have no batch.
 at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
-
-/// The offsets between tokens of a regular grid, query minus key, as `ops::fft_masked_attention`
-/// orders them: [2 L - 1, 1] or [2 G1 - 1, 2 G2 - 1, 2].
-at::Tensor grid_offsets(int64_t tokens, int64_t columns) {
-  const at::TensorOptions options = at::TensorOptions(at::kDouble);
-  if (columns == 0) return at::arange(1 - tokens, tokens, options).unsqueeze(-1);
-  TORCH_CHECK(tokens % columns == 0, "[linear_attention] expected full rows of ", columns,
-              " tokens for fft, got ", tokens);
-  const int64_t rows = tokens / columns;
-  return at::stack(
-      at::meshgrid({at::arange(1 - rows, rows, options), at::arange(1 - columns, columns, options)},
-                   "ij"),
-      -1);
-}
-
-/// Where the offset of query i and key j stands among `grid_offsets`, [L L].
-at::Tensor offset_index(int64_t tokens, int64_t columns) {
-  const int64_t width = std::max<int64_t>(columns, 1), rows = tokens / width;
-  const at::Tensor token = at::arange(tokens, at::TensorOptions(at::kLong));
-  const at::Tensor row = token.floor_divide(width), column = token.remainder(width);
-  const at::Tensor down = row.unsqueeze(1) - row.unsqueeze(0) + (rows - 1);
-  const at::Tensor across = column.unsqueeze(1) - column.unsqueeze(0) + (width - 1);
-  return (down * (2 * width - 1) + across).reshape({-1});
-}
 
 /// Up to here the L x S matrix of a mask is small.
 constexpr int64_t kLargestMatrix = 256;
@@ -118,6 +92,10 @@ struct LinearAttentionImpl::Tokens {
 
 LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
     : Attention("LinearAttention"), options_(options), kind_(kind_of(options)) {
+  if (options.exact_length < 0) {
+    throw InputError("[attention] expected exact_length of 0 or more, got " +
+                     std::to_string(options.exact_length));
+  }
   const Heads heads =
       add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
   int64_t depth = heads.depth;
@@ -261,9 +239,15 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
   in.key_log = exponents(key_position) - key_position.square().sum(-1, /*keepdim=*/true) * 0.5;
 }
 
+bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
+  return fourier && fourier->multiplicative() &&
+         std::max(tokens.query.size(2), tokens.key.size(2)) <= options_.exact_length;
+}
+
 // Whether the matrix of all weights takes less work than sums of M features times R of the
 // position. For maps whose features need no common offset.
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
+  if (is_exact(tokens)) return true;
   if (kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu) return false;
   if (damped && tokens.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
@@ -275,13 +259,23 @@ bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
 
 // The factor of every query and key, [H,L,S] or [B,H,L,S].
 at::Tensor LinearAttentionImpl::factor_of_pairs(const Tokens& tokens) const {
-  if (!damped) {
+  if (!damped && !is_exact(tokens)) {
     const ops::PositionFeatures features = tokens.features(fourier);
     return at::matmul(features.query, features.key.mT());
   }
-  const at::Tensor& x = tokens.positions;
-  const at::Tensor factor = damped->factor(x.unsqueeze(-2) - x.unsqueeze(-3));
-  return factor.dim() == 4 ? factor.transpose(0, 1) : factor;
+  const at::Tensor offsets = tokens.positions.unsqueeze(-2) - tokens.source_positions.unsqueeze(-3);
+  at::Tensor factor = damped ? damped->factor(offsets) : fourier->factor(offsets);
+  if (factor.dim() == 4) factor = factor.transpose(0, 1);
+  if (!tokens.has_position.defined() && !tokens.source_has_position.defined()) return factor;
+  const auto placed = [](const at::Tensor& has, const at::Tensor& at_positions) {
+    return has.defined() ? has : at::ones_like(at_positions.select(-1, 0), at::kBool);
+  };
+  at::Tensor both =
+      placed(tokens.has_position, tokens.positions)
+          .unsqueeze(-1)
+          .logical_and(placed(tokens.source_has_position, tokens.source_positions).unsqueeze(-2));
+  if (both.dim() == 3) both = both.unsqueeze(1);
+  return at::where(both, factor, 1.0);
 }
 
 at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttentionInputs& in,
@@ -367,7 +361,7 @@ at::Tensor LinearAttentionImpl::with_fft_mask(const Tokens& tokens) const {
   factor = factor.to(tokens.query.scalar_type());
   const at::Tensor queries = features(tokens.query), values = repeat_heads(tokens.value, group);
   if (length > kLargestMatrix) return ops::fft_masked_attention(queries, keys, values, factor);
-  const at::Tensor index = offset_index(length, columns).to(factor.device());
+  const at::Tensor index = grid_offset_index(length, columns).to(factor.device());
   const at::Tensor matrix = factor.flatten(1).index_select(1, index).view({-1, length, length});
   return ops::masked_linear_attention_reference(queries, keys, values, matrix);
 }

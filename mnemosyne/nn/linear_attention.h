@@ -41,6 +41,11 @@ struct LinearAttentionOptions {
   std::variant<std::monostate, RotaryPositionOptions, FftMaskOptions, FourierPositionOptions,
                DampedPositionOptions>
       position{};
+  /// Up to so many tokens the factor of FourierPosition (multiplicative) is that of `factor`,
+  /// exactly, by the L x S matrix; 0: of `features`, whatever the length. For inputs that are
+  /// always small, such as molecules: in space a sharp mask takes more features than they have
+  /// tokens.
+  int64_t exact_length = 0;
   uint64_t seed = 0;  ///< Of the initial weights and the random features.
 };
 
@@ -101,6 +106,7 @@ class LinearAttentionImpl : public Attention {
   at::Tensor with_fft_mask(const Tokens& tokens) const;
   at::Tensor multiply(const Tokens& tokens, ops::LinearAttentionInputs& in,
                       const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
+  bool is_exact(const Tokens& tokens) const;
   bool is_short(const Tokens& tokens) const;
   at::Tensor factor_of_pairs(const Tokens& tokens) const;
   void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,

@@ -109,7 +109,8 @@ std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
   };
 }
 
-std::vector<TaskEntry> image_tasks(const nn::AttentionOptions& attention) {
+std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
+  attention.initial_amplitude = 4.0;  // local from the start
   const auto mnist = [attention] {
     return image_model({.image_size = kSide, .width = 64, .attention = attention});
   };
@@ -147,7 +148,8 @@ std::vector<TaskEntry> image_tasks(const nn::AttentionOptions& attention) {
 }
 
 std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
-  attention.num_frequencies = 8;
+  attention.exact_length = 64;  // masks as sharp as a bond, tokens as few as atoms
+  attention.initial_amplitude = 4.0;
   const auto model = [attention] {
     return molecule_model({.num_types = static_cast<int64_t>(elements().size()),
                            .layers = 3,
@@ -171,13 +173,14 @@ std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
   };
 }
 
-/// As many features as a head has dimensions, which is enough here and four times as fast as the
-/// default.
+/// Twice as many features as a head has dimensions, and as many waves as the masks of text take
+/// (docs/position.md).
 nn::AttentionOptions parse_attention(const std::string& text) {
   const size_t dash = text.find('-');
   return {.kind = text.substr(0, dash),
           .position = dash == std::string::npos ? "" : text.substr(dash + 1),
-          .num_features = 16};
+          .num_features = 32,
+          .num_frequencies = 64};
 }
 
 std::vector<TaskEntry> with_attention(const std::string& attention) {

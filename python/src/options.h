@@ -32,6 +32,7 @@ void for_each_field(LinearAttentionOptions& o, Visit&& visit) {
   visit("feature_map", o.feature_map);
   visit("num_features", o.num_features);
   visit("causal", o.causal);
+  visit("exact_length", o.exact_length);
   visit("seed", o.seed);
 }
 
@@ -47,6 +48,7 @@ void for_each_field(AttentionOptions& o, Visit&& visit) {
   visit("factor", o.factor);
   visit("num_frequencies", o.num_frequencies);
   visit("num_components", o.num_components);
+  visit("exact_length", o.exact_length);
   visit("initial_amplitude", o.initial_amplitude);
   visit("max_bound", o.max_bound);
   visit("phase", o.phase);

@@ -47,6 +47,8 @@ class LinearAttention(_OverTokens):
             which becomes the submodule `position`; or "flt", "damped" or "rope" for one with the
             default options ("flt": multiplicative, f(0) = 1 at the start).
         position_dim: of "flt" and "rope".
+        exact_length: up to so many tokens a multiplicative `FourierPosition` is applied exactly, by
+            the L x L matrix; 0: by its features, whatever the length.
         seed: of the initial weights and the random features.
 
     Shapes: x [B, L, E] to [B, L, E]; positions [L, P] or [B, L, P], default 0 ... L - 1;
@@ -74,6 +76,7 @@ class LinearAttention(_OverTokens):
         causal: bool = False,
         position: FourierPosition | DampedPosition | str | None = None,
         position_dim: int = 1,
+        exact_length: int = 0,
         seed: int = 0,
     ):
         options = {
@@ -83,6 +86,7 @@ class LinearAttention(_OverTokens):
             "feature_map": feature_map,
             "num_features": num_features,
             "causal": causal,
+            "exact_length": exact_length,
             "seed": seed,
         }
         self._start("linear_attention", options, _position_options(position, position_dim))

@@ -24,6 +24,7 @@ class AttentionChoice(TypedDict, total=False):
     factor: str
     num_frequencies: int
     num_components: int
+    exact_length: int  # up to so many tokens "flt" applies its mask exactly
     initial_amplitude: float
     max_bound: float
     phase: bool
