@@ -163,8 +163,8 @@ TEST(FltTasks, LearnMolecules) {
   const Batch held_out = task->validation_batches()[0];
   EXPECT_EQ(held_out[0].sizes(), at::IntArrayRef({20, 7, 4}));
   EXPECT_TRUE(mnemosyne::testing::close(held_out[1], targets(*data, data->test)));
-  const auto [first, last] = train(*task, 250, 1e-2);
-  EXPECT_LT(last, 0.35);  // Zero has about .8.
+  const auto [first, last] = train(*task, 600, 1e-2);
+  EXPECT_LT(last, 0.45);  // Zero has about .8, and so has whatever sees no distances.
   EXPECT_LT(last, 0.5 * first);
 }
 
