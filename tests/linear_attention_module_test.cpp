@@ -193,6 +193,9 @@ TEST(LinearAttentionModule, ShortInputsCanHaveTheExactMask) {
   EXPECT_TRUE(close(outputs(kLength - 1, placed, false), outputs(0, placed, false), {0, 0}));
   EXPECT_FALSE(close(outputs(0, placed, false), outputs(0, placed, true), {1e-3, 1e-3}))
       << "four waves are not the mask";
+  EXPECT_THROW(make({.exact_length = 9}, site(true)), InputError) << "steps would differ";
+  EXPECT_THROW(make({.feature_map = "favor+", .exact_length = 9}, site(false)), InputError);
+  EXPECT_THROW(make({.exact_length = -1}, site(false)), InputError);
   const AttentionInputs partly{.positions = space,
                                .has_position = at::arange(kLength).remainder(4).ne(0)};
   EXPECT_TRUE(close(outputs(kLength, partly, false), outputs(0, partly, true), {1e-7, 1e-8}));

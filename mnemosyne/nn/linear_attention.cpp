@@ -53,6 +53,17 @@ at::Tensor without_gaps(const at::Tensor& positions, const at::Tensor& has) {
 /// the examples, since factors of the op have no batch.
 at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
 
+/// Segments and steps of causal attention go by features, and exponential ones have a common offset
+/// that the matrix of weights does without.
+void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
+  const bool bounded = kind == FeatureMapKind::kRelu || kind == FeatureMapKind::kElu;
+  if (o.exact_length == 0 || (o.exact_length > 0 && bounded && !o.causal)) return;
+  throw InputError(
+      "[attention] expected exact_length of 0, or more with attention to both sides and relu or "
+      "elu+1, got " +
+      std::to_string(o.exact_length) + " with " + (o.causal ? "causal " : "") + o.feature_map);
+}
+
 /// Up to here the L x S matrix of a mask is small.
 constexpr int64_t kLargestMatrix = 256;
 
@@ -92,10 +103,7 @@ struct LinearAttentionImpl::Tokens {
 
 LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
     : Attention("LinearAttention"), options_(options), kind_(kind_of(options)) {
-  if (options.exact_length < 0) {
-    throw InputError("[attention] expected exact_length of 0 or more, got " +
-                     std::to_string(options.exact_length));
-  }
+  check_exact_length(options, kind_);
   const Heads heads =
       add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
   int64_t depth = heads.depth;

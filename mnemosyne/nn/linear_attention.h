@@ -44,7 +44,7 @@ struct LinearAttentionOptions {
   /// Up to so many tokens the factor of FourierPosition (multiplicative) is that of `factor`,
   /// exactly, by the L x S matrix; 0: of `features`, whatever the length. For inputs that are
   /// always small, such as molecules: in space a sharp mask takes more features than they have
-  /// tokens.
+  /// tokens. Attention to both sides with "relu" or "elu+1".
   int64_t exact_length = 0;
   uint64_t seed = 0;  ///< Of the initial weights and the random features.
 };

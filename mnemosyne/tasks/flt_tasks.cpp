@@ -111,7 +111,7 @@ std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
 
 std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
   attention.initial_amplitude = 4.0;  // local from the start
-  attention.exact_length = 64;  // patches, on which so sharp a mask takes more waves than they are
+  attention.exact_length = 64;        // no more patches than waves of so sharp a mask
   const auto mnist = [attention] {
     return image_model({.image_size = kSide, .width = 64, .attention = attention});
   };
@@ -149,7 +149,7 @@ std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
 }
 
 std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
-  attention.exact_length = 64;  // masks as sharp as a bond, tokens as few as atoms
+  attention.exact_length = 64;  // atoms are fewer than waves of a mask as sharp as a bond
   attention.initial_amplitude = 4.0;
   const auto model = [attention] {
     return molecule_model({.num_types = static_cast<int64_t>(elements().size()),

@@ -48,7 +48,8 @@ class LinearAttention(_OverTokens):
             default options ("flt": multiplicative, f(0) = 1 at the start).
         position_dim: of "flt" and "rope".
         exact_length: up to so many tokens a multiplicative `FourierPosition` is applied exactly, by
-            the L x L matrix; 0: by its features, whatever the length.
+            the L x L matrix; 0: by its features, whatever the length. For "relu" and "elu+1", not
+            causal.
         seed: of the initial weights and the random features.
 
     Shapes: x [B, L, E] to [B, L, E]; positions [L, P] or [B, L, P], default 0 ... L - 1;
