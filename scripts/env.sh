@@ -78,6 +78,23 @@ build_jobs() {
   echo $((memory < 1 ? 1 : memory < cores ? memory : cores))
 }
 
+# configure <option>...: ends with one line that says what is missing when it fails.
+configure() {
+  local errors
+  errors=$(mktemp)
+  if ! cmake --preset release "$@" 2>"$errors"; then
+    cat "$errors" >&2
+    say "cannot build: $(awk '/^CMake Error/ { found = 1; next }
+                              found && NF == 0 { if (text != "") exit; next }
+                              found { sub(/^ +/, ""); if (/^Call Stack/) exit; text = text (text == "" ? "" : " ") $0 }
+                              END { print text }' "$errors")"
+    rm -f "$errors"
+    exit 1
+  fi
+  cat "$errors" >&2
+  rm -f "$errors"
+}
+
 # build <target>...: everything when no target is named. Leaves .venv/bin/mnemosyne and a .venv/bin/python
 # that imports mnemosyne, both straight from the build folder.
 build() {
@@ -89,7 +106,7 @@ build() {
   if command -v ccache >/dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
   if [ ! -f build/release/build.ninja ] || [ "${options[*]}" != "$(cat build/release/options.txt 2>/dev/null)" ]; then
     say "configuring build/release"
-    cmake --preset release "${options[@]}"
+    configure "${options[@]}"
     echo "${options[*]}" >build/release/options.txt
   fi
   say "building"
