@@ -1,7 +1,5 @@
 #include "mnemosyne/meta/make_trainer.h"
 
-#include <nlohmann/json.hpp>
-
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/evolution.h"
 #include "mnemosyne/meta/mixture.h"
@@ -75,14 +73,7 @@ std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
                                                       const NamedTensors& weights) {
   const std::shared_ptr<optim::UpdateRule> trained =
       make_initial_rule(config)->with_weights(weights);
-  const auto changes = nlohmann::json::parse(config.finished_options, nullptr, false);
-  if (!changes.is_object()) {
-    throw InputError("[finished_options] expected a JSON object, got " + config.finished_options);
-  }
-  if (changes.empty()) return trained;
-  auto options = nlohmann::json::parse(trained->options_json());
-  options.update(changes);
-  return optim::make_rule(trained->name(), options.dump())->with_weights(weights);
+  return optim::with_options(*trained, config.finished_options, "finished_options");
 }
 
 std::unique_ptr<Trainer> make_trainer(const MetaConfig& config,

@@ -69,7 +69,8 @@ FourierPositionOptions fourier_options(const AttentionOptions& o, const Attentio
 
 DampedPositionOptions damped_options(const AttentionOptions& o, const AttentionSite& site) {
   return {.num_heads = site.num_heads,
-          .num_components = o.num_components > 0 ? o.num_components : 8,
+          .num_components =
+              o.num_components > 0 ? o.num_components : DampedPositionOptions{}.num_components,
           .min_width = site.min_width,
           .max_width = site.max_width};
 }

@@ -53,11 +53,20 @@ at::Tensor without_gaps(const at::Tensor& positions, const at::Tensor& has) {
 /// the examples, since factors of the op have no batch.
 at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
 
+/// Whose features need no common offset.
+bool is_bounded(FeatureMapKind kind) {
+  return kind == FeatureMapKind::kRelu || kind == FeatureMapKind::kElu;
+}
+
+/// Which tokens are somewhere, [L] or [B,L]; all where `has` says nothing.
+at::Tensor placed(const at::Tensor& has, const at::Tensor& positions) {
+  return has.defined() ? has : at::ones_like(positions.select(-1, 0), at::kBool);
+}
+
 /// Segments and steps of causal attention go by features, and exponential ones have a common offset
 /// that the matrix of weights does without.
 void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
-  const bool bounded = kind == FeatureMapKind::kRelu || kind == FeatureMapKind::kElu;
-  if (o.exact_length == 0 || (o.exact_length > 0 && bounded && !o.causal)) return;
+  if (o.exact_length == 0 || (o.exact_length > 0 && is_bounded(kind) && !o.causal)) return;
   throw InputError(
       "[attention] expected exact_length of 0, or more with attention to both sides and relu or "
       "elu+1, got " +
@@ -79,14 +88,11 @@ struct LinearAttentionImpl::Tokens {
   template <typename Position>
   ops::PositionFeatures features(const Position& position) const {
     const bool some = has_position.defined() || source_has_position.defined();
-    const auto or_all = [&](const at::Tensor& has, const at::Tensor& at_positions) {
-      if (!some || has.defined()) return has;
-      return at::ones_like(at_positions.select(-1, 0), at::TensorOptions(at::kBool));
-    };
-    const at::Tensor has = or_all(has_position, positions);
+    const at::Tensor has = some ? placed(has_position, positions) : at::Tensor();
     ops::PositionFeatures result = position->features(positions, has);
     if (!source_positions.is_same(positions)) {
-      const at::Tensor source_has = or_all(source_has_position, source_positions);
+      const at::Tensor source_has =
+          some ? placed(source_has_position, source_positions) : at::Tensor();
       result.key = position->features(source_positions, source_has).key;
     }
     const int64_t batch = query.size(0);
@@ -253,10 +259,10 @@ bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
 }
 
 // Whether the matrix of all weights takes less work than sums of M features times R of the
-// position. For maps whose features need no common offset.
+// position.
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
   if (is_exact(tokens)) return true;
-  if (kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu) return false;
+  if (!is_bounded(kind_)) return false;
   if (damped && tokens.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
   const int64_t rank = damped ? damped->num_features() : fourier->num_features();
@@ -275,9 +281,6 @@ at::Tensor LinearAttentionImpl::factor_of_pairs(const Tokens& tokens) const {
   at::Tensor factor = damped ? damped->factor(offsets) : fourier->factor(offsets);
   if (factor.dim() == 4) factor = factor.transpose(0, 1);
   if (!tokens.has_position.defined() && !tokens.source_has_position.defined()) return factor;
-  const auto placed = [](const at::Tensor& has, const at::Tensor& at_positions) {
-    return has.defined() ? has : at::ones_like(at_positions.select(-1, 0), at::kBool);
-  };
   at::Tensor both =
       placed(tokens.has_position, tokens.positions)
           .unsqueeze(-1)

@@ -1,19 +1,11 @@
 #include "mnemosyne/optim/mnemosyne.h"
 
-#include <nlohmann/json.hpp>
-
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/rules.h"
 #include "mnemosyne/optim/weights.h"
 
 namespace mnemosyne::optim {
 namespace {
-
-std::shared_ptr<UpdateRule> without_learned_part(const UpdateRule& rule) {
-  nlohmann::json options = nlohmann::json::parse(rule.options_json());
-  options["learned"] = false;
-  return make_rule(rule.name(), options.dump())->with_weights(rule.weights());
-}
 
 RuleOptions step_defaults(const MnemosyneOptions& options) {
   return RuleOptions()
@@ -31,7 +23,7 @@ std::shared_ptr<UpdateRule> mnemosyne_rule(const MnemosyneOptions& options) {
     throw InputError("[Mnemosyne] expected weights of \"" + name + "\", got \"" + rule->name() +
                      "\" in " + options.weights);
   }
-  return options.learned ? rule : without_learned_part(*rule);
+  return options.learned ? rule : with_options(*rule, R"({"learned": false})");
 }
 
 Mnemosyne::Mnemosyne(std::vector<at::Tensor> params, const MnemosyneOptions& options)

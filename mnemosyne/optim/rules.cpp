@@ -1,5 +1,8 @@
 #include "mnemosyne/optim/rules.h"
 
+#include <nlohmann/json.hpp>
+
+#include "mnemosyne/core/error.h"
 #include "mnemosyne/core/registry.h"
 #include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
@@ -41,5 +44,18 @@ std::shared_ptr<UpdateRule> make_rule(const std::string& name, const std::string
 }
 
 std::vector<std::string> rule_names() { return registry().names(); }
+
+std::shared_ptr<UpdateRule> with_options(const UpdateRule& rule, const std::string& changes,
+                                         const std::string& source) {
+  const auto changed = nlohmann::json::parse(changes, nullptr, /*allow_exceptions=*/false);
+  if (!changed.is_object()) {
+    throw InputError("[" + source + "] expected a JSON object, got " + changes);
+  }
+  auto options = nlohmann::json::parse(rule.options_json());
+  options.update(changed);
+  const std::shared_ptr<UpdateRule> result = make_rule(rule.name(), options.dump());
+  const NamedTensors weights = rule.weights();
+  return weights.empty() ? result : result->with_weights(weights);
+}
 
 }  // namespace mnemosyne::optim

@@ -22,4 +22,13 @@ std::shared_ptr<UpdateRule> make_rule(const std::string& name,
 /// All names that `make_rule` knows, sorted.
 std::vector<std::string> rule_names();
 
+/// `rule` with its weights and with the options of a JSON object in place of its own.
+///
+///     auto base = optim::with_options(*optim::default_rule("mnemosyne"), R"({"learned": false})");
+///
+/// InputError for text that is no JSON object, said to come from `source`, and for what are no
+/// options of the rule.
+std::shared_ptr<UpdateRule> with_options(const UpdateRule& rule, const std::string& changes,
+                                         const std::string& source = "with_options");
+
 }  // namespace mnemosyne::optim
