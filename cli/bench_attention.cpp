@@ -58,8 +58,14 @@ int run_bench_attention(AttentionBenchOptions options, bool json) {
     add_row(table, records, row.length, "softmax", row.softmax, row.softmax, kMissing, kMissing);
     add_row(table, records, row.length, "softmax, learned bias", row.softmax_with_bias, row.softmax,
             kMissing, kMissing);
+    const std::vector<int64_t>& ranks = options.attention.ranks;
     for (size_t i = 0; i < row.linear.size(); ++i) {
-      const std::string name = fmt::format("linear, {} features", options.attention.features[i]);
+      const int64_t features = options.attention.features[i / ranks.size()];
+      const int64_t rank = ranks[i % ranks.size()];
+      std::string name = fmt::format("linear, {} features", features);
+      if (rank > 0) {
+        name += fmt::format(", rank {}{}", rank, options.attention.fading ? " fading" : "");
+      }
       add_row(table, records, row.length, name, row.linear[i], row.softmax, row.forward_share[i],
               row.training_share[i]);
     }
@@ -78,10 +84,10 @@ void add_bench_attention(CLI::App& bench, Context& context) {
   CLI::App* command = bench.add_subcommand(
       "attention", "Time and peak memory of attention against its length, beside softmax");
   const auto numbers = [&](const std::string& name, std::vector<int64_t>& values,
-                           const std::string& text) {
+                           const std::string& text, int64_t least = 1) {
     command->add_option(name, values, text)
         ->delimiter(',')
-        ->check(whole_number(1))
+        ->check(whole_number(least))
         ->type_name("N,...")
         ->capture_default_str();
   };
@@ -97,10 +103,8 @@ void add_bench_attention(CLI::App& bench, Context& context) {
   number_option("--depth", options->attention.depth, "Depth of a head");
   number_option("--repetitions", options->attention.repetitions, "The fastest of these counts");
   number_option("--threads", options->threads, "Threads");
-  command->add_option("--rank", options->attention.rank, "Rank of position factors; 0: none")
-      ->check(whole_number(0))
-      ->type_name("R")
-      ->capture_default_str();
+  numbers("--rank", options->attention.ranks, "Ranks of position factors; 0: none", 0);
+  command->add_flag("--fading", options->attention.fading, "Factors fade, as damped positions do");
   command->add_flag("--bidirectional", options->bidirectional, "Not causal");
   command->callback([options, &context] {
     context.run = [=, &context] { return run_bench_attention(*options, context.json); };

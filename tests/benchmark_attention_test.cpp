@@ -34,9 +34,9 @@ TEST(BenchmarkAttention, FindsMemoryFarBelowFeaturesAndWeightsForEveryToken) {
 TEST(BenchmarkAttention, CountsTheOperationsOfTheChunkAlgorithm) {
   const AttentionBenchmarkOptions options{.heads = 1, .depth = 10, .causal = false};
   // Both directions, 7 tokens, 3 features: two projections and two products with a state.
-  EXPECT_EQ(linear_attention_operations(options, 7, 3, false), 7 * 4 * 2 * 10 * 3);
-  const double one = linear_attention_operations({.heads = 1, .depth = 10}, 1024, 3, true);
-  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 10}, 4096, 3, true), 4 * one);
+  EXPECT_EQ(linear_attention_operations(options, 7, 3, 0, false), 7 * 4 * 2 * 10 * 3);
+  const double one = linear_attention_operations({.heads = 1, .depth = 10}, 1024, 3, 0, true);
+  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 10}, 4096, 3, 0, true), 4 * one);
 }
 
 }  // namespace

@@ -8,10 +8,10 @@ namespace mnemosyne::nn {
 namespace {
 
 using testing::close;
+using testing::faded_product;
 using testing::gradients_agree;
 using testing::line;
 using testing::offsets_of;
-using testing::product;
 
 DampedPosition make(uint64_t seed) {
   DampedPosition position(DampedPositionOptions{
@@ -21,14 +21,13 @@ DampedPosition make(uint64_t seed) {
   return position;
 }
 
-TEST(DampedPosition, FoldedFeaturesAreTheFactorOfEarlierTokens) {
+TEST(DampedPosition, FadedFeaturesAreTheFactorOfEarlierTokens) {
   const DampedPosition position = make(1);
   const at::Tensor x = line(12) + 100.0;
   const ops::PositionFeatures features = position->features(x);
   EXPECT_EQ(features.query.sizes(), at::IntArrayRef({2, 12, 10}));
   EXPECT_EQ(features.decay.sizes(), at::IntArrayRef({2, 10}));
-  EXPECT_TRUE(close(product(ops::fold_decay(features, x, 100.0)).tril(),
-                    position->factor(offsets_of(x)), {1e-10, 1e-10}));
+  EXPECT_TRUE(close(faded_product(features, x), position->factor(offsets_of(x)), {1e-10, 1e-10}));
 }
 
 TEST(DampedPosition, AStatePerFeatureIsExactHoweverLongTheSequence) {
@@ -67,9 +66,9 @@ TEST(DampedPosition, GradientsAgreeWithDifferencesAlsoWithoutModulation) {
     }
     EXPECT_TRUE(gradients_agree([&] { return (position->factor(offsets_of(x)) * weight).sum(); },
                                 position->parameters()));
-    EXPECT_TRUE(gradients_agree(
-        [&] { return (product(ops::fold_decay(position->features(x), x, 0.0)) * weight).sum(); },
-        position->parameters()));
+    EXPECT_TRUE(
+        gradients_agree([&] { return (faded_product(position->features(x), x) * weight).sum(); },
+                        position->parameters()));
     EXPECT_GT(position->modulation.grad().abs().max().item<double>(), 1e-3);
   }
 }
@@ -80,7 +79,7 @@ TEST(DampedPosition, TokensWithoutAPositionCountFully) {
   const ops::PositionFeatures features = position->features(x, has);
   EXPECT_EQ(features.query.size(-1), position->num_features(true));
   const at::Tensor both = has.unsqueeze(0).logical_and(has.unsqueeze(1));
-  EXPECT_TRUE(close(product(ops::fold_decay(features, x, 0.0)).tril(),
+  EXPECT_TRUE(close(faded_product(features, x),
                     at::where(both, position->factor(offsets_of(x)), 1.0).tril(), {1e-10, 1e-10}));
 }
 

@@ -63,15 +63,23 @@ PositionFeatures fading(const at::Tensor& x) {
   return features;
 }
 
-TEST(FourierFeatures, FoldedDecayIsTheDecayedProduct) {
-  const at::Tensor x = testing::line(6) + 40.0;
-  const PositionFeatures features = fading(x);
-  const at::Tensor lag = offsets_of(x).squeeze(-1);  // [L, L]
-  const at::Tensor decayed = (features.query.unsqueeze(2) * features.key.unsqueeze(1) *
-                              (-features.decay.view({2, 1, 1, 6}) * lag.unsqueeze(-1)).exp())
-                                 .sum(-1);
-  EXPECT_TRUE(close(product(fold_decay(features, x, 40.0)), decayed, {1e-10, 1e-10}));
-  EXPECT_THROW(fold_decay(features, x, 0.0), InputError);
+TEST(FourierFeatures, LogDecayIsTheRateTimesTheGapToThePositionBefore) {
+  const at::Tensor decay = at::tensor({0.5, 2.0}, at::kDouble).view({1, 2});
+  const at::Tensor x = at::tensor({3.0, 3.5, 7.0}, at::kDouble);
+  const auto expect = [&](const at::Tensor& actual, const at::Tensor& gaps) {
+    const at::Tensor expected =
+        -gaps.unsqueeze(-2).unsqueeze(-1) * decay.view({1, 1, 2});  // [..., 1, L, 2]
+    EXPECT_TRUE(close(actual, expected, {1e-12, 1e-12}));
+  };
+  expect(log_decay(decay, x), at::tensor({0.0, 0.5, 3.5}, at::kDouble));
+  expect(log_decay(decay, x, at::tensor({1.0}, at::kDouble)),
+         at::tensor({2.0, 0.5, 3.5}, at::kDouble));
+  // Examples that were elsewhere before the same tokens.
+  expect(log_decay(decay, x, at::tensor({1.0, 3.0}, at::kDouble).view({2, 1})),
+         at::tensor({2.0, 0.5, 3.5, 0.0, 0.5, 3.5}, at::kDouble).view({2, 3}));
+  EXPECT_THROW(log_decay(decay, x.flip(0)), c10::Error);
+  EXPECT_THROW(log_decay(decay, x, at::tensor({4.0}, at::kDouble)), c10::Error);
+  EXPECT_THROW(log_decay(decay, at::tensor({0.0, NAN}, at::kDouble)), c10::Error);
 }
 
 TEST(FourierFeatures, TokensWithoutAPositionDoNotDecay) {
@@ -80,8 +88,9 @@ TEST(FourierFeatures, TokensWithoutAPositionDoNotDecay) {
   const PositionFeatures features = with_unplaced_tokens(fading(x), has);
   EXPECT_EQ(features.decay.sizes(), at::IntArrayRef({2, 8}));
   const at::Tensor both = has.unsqueeze(0).logical_and(has.unsqueeze(1));
-  EXPECT_TRUE(close(product(fold_decay(features, x, 0.0)),
-                    at::where(both, product(fold_decay(fading(x), x, 0.0)), 1.0), {1e-10, 1e-10}));
+  EXPECT_TRUE(close(testing::faded_product(features, x),
+                    at::where(both, testing::faded_product(fading(x), x), 1.0).tril(),
+                    {1e-10, 1e-10}));
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct AttentionCase {
   int64_t value_depth = 5;
   int64_t omegas = 5;
   int64_t rank = 0;  ///< 0: no position factors.
+  double decay = 0;  ///< Of factors, from token to token, about; 0: none.
   std::optional<ops::FeatureMapKind> map = ops::FeatureMapKind::kFavorPlus;
   bool causal = true;
   bool logs = false;
@@ -45,8 +46,9 @@ struct AttentionCall {
   std::vector<at::Tensor*> differentiable() {
     ops::LinearAttentionInputs& in = inputs;
     std::vector<at::Tensor*> list;
-    for (at::Tensor* x : {&in.query, &in.key, &in.value, &in.query_factor, &in.key_factor,
-                          &in.query_log, &in.key_log, &in.state.sums, &in.state.normalizer}) {
+    for (at::Tensor* x :
+         {&in.query, &in.key, &in.value, &in.query_factor, &in.key_factor, &in.log_decay,
+          &in.query_log, &in.key_log, &in.state.sums, &in.state.normalizer}) {
       if (x->defined()) list.push_back(x);
     }
     return list;
@@ -84,6 +86,11 @@ inline AttentionCall make_call(const AttentionCase& c, int64_t seed = 1) {
     in.query_factor = normal({c.heads, c.queries, c.rank}).abs() + 0.2;
     in.key_factor = normal({c.heads, c.keys, c.rank}).abs() + 0.2;
   }
+  // Parts of the factor fade from not at all to fast.
+  if (c.decay > 0) {
+    const at::Tensor rates = at::linspace(0, 2 * c.decay, c.rank, at::kDouble);
+    in.log_decay = -normal({c.heads, c.keys, c.rank}).abs() * rates;
+  }
   if (c.logs) {
     in.query_log = normal({c.heads, c.queries, features}) * 0.5;
     in.key_log = normal({c.heads, c.keys, features}) * 0.5;
@@ -117,6 +124,17 @@ inline std::vector<AttentionCase> attention_cases() {
       {.rank = 1, .logs = true, .state = true},
       {.queries = 140, .keys = 140, .rank = 3, .map = Kind::kHypPlus, .mask = true, .state = true},
       {.heads = 4, .key_heads = 2, .queries = 70, .keys = 70, .rank = 2, .map = std::nullopt},
+      {.queries = 300, .keys = 300, .rank = 5, .decay = 0.1, .map = Kind::kRelu},
+      {.queries = 140, .keys = 140, .rank = 17, .decay = 0.5, .mask = true, .state = true},
+      {.heads = 4,
+       .key_heads = 2,
+       .queries = 131,
+       .keys = 131,
+       .rank = 2,
+       .decay = 60,
+       .map = Kind::kElu,
+       .state = true},
+      {.queries = 1, .keys = 1, .rank = 3, .decay = 1, .map = Kind::kHypPlus, .state = true},
       {.queries = 70, .keys = 9, .causal = false},
       {.queries = 1,
        .keys = 133,
@@ -152,6 +170,7 @@ inline std::string describe(const AttentionCase& c) {
        std::initializer_list<std::pair<const char*, int64_t>>{{" L", c.queries},
                                                               {" S", c.keys},
                                                               {" R", c.rank},
+                                                              {" decay", c.decay > 0},
                                                               {" causal", c.causal},
                                                               {" logs", c.logs},
                                                               {" mask", c.mask},

@@ -326,7 +326,7 @@ TEST(LinearAttentionModule, DampedIsExactForLongSequencesInFloat) {
   AttentionSite where = site(true);
   const auto attention = make_attention({.position = "damped", .num_features = 8}, where);
   const at::NoGradGuard no_grad;
-  // Rates up to e^1.5: many segments, and e^(rate length) far beyond float32.
+  // Rates up to e^1.5: e^(rate length) is far beyond float32.
   linear(attention).damped->log_rate.add_(1.5);
   at::manual_seed(6);
   const at::Tensor x = at::randn({1, 300, kWidth});

@@ -128,8 +128,8 @@ TEST(LinearAttentionReference, CountsEarlierKeysOfItsState) {
 LinearAttentionInputs tokens_of(const LinearAttentionInputs& in, int64_t first, int64_t count) {
   LinearAttentionInputs part = in;
   for (at::Tensor* x : {&part.query, &part.key, &part.value}) *x = x->narrow(2, first, count);
-  for (at::Tensor* x : {&part.query_factor, &part.key_factor, &part.query_log, &part.key_log,
-                        &part.key_padding_mask}) {
+  for (at::Tensor* x : {&part.query_factor, &part.key_factor, &part.log_decay, &part.query_log,
+                        &part.key_log, &part.key_padding_mask}) {
     if (x->defined()) *x = x->narrow(1, first, count);
   }
   return part;
@@ -141,6 +141,7 @@ TEST_P(LinearAttention, SegmentsAndSingleTokensAreOneShotInValuesAndGradients) {
       {.queries = 40, .keys = 40, .map = Kind::kHypPlus},
       {.queries = 40, .keys = 40, .rank = 3, .map = Kind::kTrig, .spread = 0.3},
       {.queries = 70, .keys = 70, .rank = 1, .map = Kind::kRelu},
+      {.queries = 150, .keys = 150, .rank = 4, .decay = 0.3},
       {.queries = 33, .keys = 33, .map = std::nullopt}};
   for (const AttentionCase& c : cases) {
     for (const int64_t segment : {1, 29}) {
@@ -222,6 +223,26 @@ TEST_P(LinearAttention, MaskedKeysDoNotExist) {
     EXPECT_EQ(grads[1].masked_select(masked).abs().max().item<float>(), 0);
     EXPECT_EQ(grads[2].masked_select(masked).abs().max().item<float>(), 0);
     EXPECT_TRUE(grads[0].isfinite().all().item<bool>());
+  }
+}
+
+TEST_P(LinearAttention, WhatFadesCompletelyIsForgotten) {
+  // A decay that leaves nothing: every token sees itself, and those before it through the one part
+  // that does not fade.
+  AttentionCall call = make_call({.queries = 200, .keys = 200, .rank = 2, .map = Kind::kRelu});
+  at::Tensor& fade = call.inputs.log_decay;
+  fade = at::zeros({2, 200, 2}, at::kDouble);
+  fade.select(2, 1).fill_(-1e4);
+  AttentionCall leaves = call.leaves(at::kFloat);
+  const LinearAttentionResult actual = linear_attention(leaves.inputs, leaves.options);
+  const at::Tensor p = call.inputs.query_factor, s = call.inputs.key_factor;
+  const at::Tensor factor = at::matmul(p.narrow(2, 0, 1), s.narrow(2, 0, 1).mT()) +
+                            at::diag_embed((p.select(2, 1) * s.select(2, 1)));
+  LinearAttentionInputs plain = call.inputs;
+  plain.query_factor = plain.key_factor = plain.log_decay = at::Tensor();
+  EXPECT_TRUE(near(actual.output, linear_attention_dense(plain, call.options, factor), 2e-5));
+  for (const at::Tensor& grad : gradients(weighted_sum(actual, true), leaves)) {
+    EXPECT_TRUE(grad.isfinite().all().item<bool>());
   }
 }
 
@@ -318,59 +339,6 @@ TEST(LinearAttentionFeatures, ConvergeToSoftmaxAttentionAsTheirNumberGrows) {
     EXPECT_LT(error(many), 0.03) << static_cast<int>(kind);
     EXPECT_LT(error(many), error(few) / 4) << static_cast<int>(kind);
   }
-}
-
-std::string message_of(const LinearAttentionInputs& inputs, const LinearAttentionOptions& options) {
-  try {
-    linear_attention(inputs, options);
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "accepted";
-}
-
-TEST(LinearAttentionInput, IsCheckedWithALineThatNamesIt) {
-  const AttentionCall good = make_call({.rank = 2}).leaves(at::kFloat);
-  const auto expect = [&](const char* text, const auto& change) {
-    AttentionCall bad = good;
-    change(bad.inputs, bad.options);
-    const std::string message = message_of(bad.inputs, bad.options);
-    EXPECT_EQ(message.rfind("[linear_attention] expected ", 0), 0U) << message;
-    EXPECT_NE(message.find(text), std::string::npos) << message;
-  };
-  using In = LinearAttentionInputs&;
-  using Options = LinearAttentionOptions&;
-  expect("query [B,H,L,D]", [](In in, Options) { in.query = in.query.select(0, 0); });
-  expect("query [B,H,L,D]", [](In in, Options) { in.value = in.value.narrow(2, 0, 3); });
-  expect("on the device of the query", [](In in, Options) { in.value = in.value.to(at::kMeta); });
-  expect("a multiple of", [](In in, Options) {
-    in.key = in.key.expand({2, 3, 65, 7});
-    in.value = in.value.expand({2, 3, 65, 5});
-  });
-  expect("one floating-point dtype", [](In in, Options) { in.key = in.key.to(at::kDouble); });
-  expect("as many queries as keys when causal",
-         [](In in, Options) { in.query = in.query.narrow(2, 0, 3); });
-  expect("omega of shape [W,7]", [](In, Options options) { options.omega = at::Tensor(); });
-  expect("omega of shape [W,7]", [](In, Options options) { options.omega = at::ones({3, 2}); });
-  expect("query_factor and key_factor together",
-         [](In in, Options) { in.key_factor = at::Tensor(); });
-  expect("key_factor of shape", [](In in, Options) { in.key_factor = at::ones({2, 65, 3}); });
-  expect("key_padding_mask of shape",
-         [](In in, Options) { in.key_padding_mask = at::ones({2, 3}, at::kBool); });
-  expect("dtype bool", [](In in, Options) { in.key_padding_mask = at::ones({2, 65}); });
-  expect("query_log and key_log only", [](In in, Options options) {
-    options.feature_map = Kind::kRelu;
-    in.query_log = at::ones({2, 65, 5});
-  });
-  expect("key_log of shape", [](In in, Options) { in.key_log = at::ones({2, 65, 4}); });
-  expect("a state of sums", [](In in, Options) { in.state.sums = at::ones({2, 2, 10, 5}); });
-  expect("state.sums of shape", [](In in, Options) {
-    in.state = {at::ones({2, 2, 5, 5}), at::ones({2, 2, 5}), at::ones({2, 2})};
-  });
-  expect("denominator_floor from", [](In, Options options) { options.denominator_floor = 0; });
-  expect("a finite scale", [](In, Options options) { options.scale = std::nan(""); });
 }
 
 }  // namespace

@@ -31,6 +31,13 @@ inline at::Tensor offsets_of(const at::Tensor& positions) {
   return positions.unsqueeze(1) - positions.unsqueeze(0);
 }
 
+/// The same with features that fade, for queries not before the key; zero for others.
+inline at::Tensor faded_product(const ops::PositionFeatures& features, const at::Tensor& x) {
+  const at::Tensor gap = (x - x.transpose(0, 1)).clamp_min(0);  // [L, L]
+  const at::Tensor fading = (-features.decay.unsqueeze(1).unsqueeze(1) * gap.unsqueeze(-1)).exp();
+  return at::einsum("hin,hjn,hijn->hij", {features.query, features.key, fading}).tril();
+}
+
 /// Positions 0, 1, ... of a sequence, [L, 1].
 inline at::Tensor line(int64_t length) { return at::arange(length, at::kDouble).unsqueeze(-1); }
 

@@ -65,8 +65,9 @@ struct LinearAttentionParams {
   AttentionRows value;  ///< [B,Hk,S,Dv]
   const float* omega;   ///< [Wp,Dp], zero in the padding, scaled; null without projection.
   const float* omega_transposed;  ///< [Dp,Wp]
-  const float* query_factor;      ///< [H,L,R] or null, as are the next five.
+  const float* query_factor;      ///< [H,L,R] or null, as are the next six.
   const float* key_factor;        ///< [H,S,R]
+  const float* decay;             ///< [H,S,R]: the state fades by it before a token; causal only.
   const float* query_log;         ///< [H,L,M], added to the exponents
   const float* key_log;           ///< [H,S,M]
   const bool* key_mask;           ///< [B,S]: true takes part.
@@ -117,8 +118,8 @@ constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
   const int64_t padded = attention_padded_features(sizes, features);
   const int64_t values = attention_padded(sizes.value_depth);
   return chunk * (2 * attention_padded(sizes.depth) + 4 * padded + 2 * values + 2 * chunk +
-                  3 * sizes.rank + 8) +
-         sizes.rank * padded * (values + 1);
+                  5 * sizes.rank + 8) +
+         attention_padded(sizes.rank) + sizes.rank * padded * (values + 1);
 }
 
 /// Floats of scratch that the backward pass needs: as much, a state's gradient, and one number per
@@ -130,7 +131,7 @@ constexpr int64_t linear_attention_backward_scratch(const LinearAttentionSizes& 
   const int64_t values = attention_padded(sizes.value_depth);
   return linear_attention_scratch(sizes, features) +
          chunk * (attention_padded(sizes.depth) + 3 * padded + 4 * values + 3 * chunk +
-                  3 * sizes.rank + 8) +
+                  3 * attention_padded(sizes.rank) + 8) +
          sizes.rank * padded * (values + 1) + padded * values + sizes.keys;
 }
 

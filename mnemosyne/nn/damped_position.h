@@ -36,8 +36,9 @@ struct DampedPositionOptions {
 ///     nn::DampedPosition position({.num_heads = 8});
 ///     auto [query, key, decay] = position->features(positions);   // [L, 1] -> [H, L, 1 + 3 T]
 ///
-/// Attention multiplies the state of feature n by exp(-decay_n) per unit of position, or works in
-/// segments with `ops::fold_decay`. Attention to both sides is two passes, one per direction.
+/// Attention multiplies the state of feature n by exp(-decay_n) per unit of position:
+/// `ops::log_decay` makes what `ops::linear_attention` takes. Attention to both sides is two
+/// passes, one per direction.
 class DampedPositionImpl : public torch::nn::Module {
  public:
   explicit DampedPositionImpl(const DampedPositionOptions& options);

@@ -16,7 +16,6 @@
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/nn/grid_offsets.h"
 #include "mnemosyne/nn/heads.h"
-#include "mnemosyne/ops/fading_attention.h"
 #include "mnemosyne/ops/masked_attention.h"
 
 namespace mnemosyne::nn {
@@ -293,16 +292,22 @@ at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttenti
                                          const ops::LinearAttentionOptions& call,
                                          LinearAttentionMemory* memory) const {
   Tokens tokens = given;
+  at::Tensor line;  // of damped, [L] or [B,L]
   if (damped) {
-    tokens.positions =
-        without_gaps(given.positions.select(-1, 0), given.has_position).unsqueeze(-1);
+    line = without_gaps(given.positions.select(-1, 0), given.has_position);
+    tokens.positions = line.unsqueeze(-1);
     tokens.source_positions = tokens.positions;
   }
   ops::PositionFeatures features = damped ? tokens.features(damped) : tokens.features(fourier);
   const int64_t batch = tokens.query.size(0), heads = tokens.query.size(1);
-  // A memory that fades has an origin per example.
-  if (damped && memory != nullptr) Tokens::spread(features, batch);
-  const bool fold = features.query.dim() == 4;
+  if (damped && line.size(-1) > 0) {
+    in.log_decay =
+        ops::log_decay(features.decay, line, memory != nullptr ? memory->last : at::Tensor());
+    if (memory != nullptr) memory->last = line.narrow(-1, line.size(-1) - 1, 1);
+  }
+  const bool fold =
+      features.query.dim() == 4 || (in.log_decay.defined() && in.log_decay.dim() == 4);
+  if (fold) Tokens::spread(features, batch);
   in.query = tokens.query;
   in.key = tokens.key;
   in.value = tokens.value;
@@ -310,22 +315,7 @@ at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttenti
   in.key_factor = features.key;
   in.key_padding_mask = tokens.mask;
   if (fold) fold_batch(in, tokens.mask);
-  ops::LinearAttentionResult result;
-  if (damped) {
-    at::Tensor positions = tokens.positions.select(-1, 0);  // [L] or [B,L]
-    at::Tensor decay = features.decay;
-    if (fold) {
-      positions = positions.expand({batch, positions.size(-1)}).repeat_interleave(heads, 0);
-      decay = decay.repeat({batch, 1});
-    } else {
-      positions = positions.unsqueeze(0);
-    }
-    at::Tensor origin = memory != nullptr ? memory->origin : at::Tensor();
-    result = ops::fading_linear_attention(in, call, decay, positions.contiguous(), origin);
-    if (memory != nullptr) memory->origin = origin;
-  } else {
-    result = ops::linear_attention(in, call);
-  }
+  const ops::LinearAttentionResult result = ops::linear_attention(in, call);
   const auto unfolded = [&](const at::Tensor& x) {
     return fold ? x.squeeze(0).unflatten(0, {batch, heads}) : x;
   };
@@ -343,6 +333,10 @@ void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::T
     in.value = in.value.masked_fill(hidden, 0);
     in.key_factor = in.key_factor.masked_fill(hidden, 0);
     in.key_padding_mask = at::Tensor();
+  }
+  if (in.log_decay.defined()) {
+    if (in.log_decay.dim() == 3) in.log_decay = in.log_decay.unsqueeze(0);
+    in.log_decay = in.log_decay.expand(in.query_factor.sizes()).flatten(0, 1);
   }
   for (at::Tensor* x : {&in.query, &in.key, &in.value}) *x = folded(*x);
   in.query_factor = in.query_factor.flatten(0, 1);

@@ -52,8 +52,8 @@ struct LinearAttentionOptions {
 /// What causal attention remembers between segments and in decoding: a constant size.
 struct LinearAttentionMemory {
   ops::LinearAttentionState sums{};
-  at::Tensor origin{};  ///< [B H], float64: where the fading of DampedPosition counts from.
-  int64_t length = 0;   ///< Tokens so far, where default positions go on.
+  at::Tensor last{};   ///< [1] or [B,1], float64: the last position, of DampedPosition.
+  int64_t length = 0;  ///< Tokens so far, where default positions go on.
 };
 
 /// Multi-head attention in time and memory linear in the number of tokens that knows where tokens

@@ -108,11 +108,12 @@ double multiply_rate(int repetitions) {
 
 /// Costs of `linear_attention`; `inputs` are query, key and value.
 AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<at::Tensor> inputs,
-                          int64_t features) {
-  if (options.rank > 0) {
-    const int64_t length = inputs[0].size(2);
-    inputs.push_back(at::rand({options.heads, length, options.rank}));
-    inputs.push_back(at::rand({options.heads, length, options.rank}));
+                          int64_t features, int64_t rank) {
+  const std::vector<int64_t> table = {options.heads, inputs[0].size(2), rank};
+  if (rank > 0) {
+    inputs.push_back(at::rand(table));
+    inputs.push_back(at::rand(table));
+    if (options.fading) inputs.push_back(at::rand(table).mul_(-0.1));
   }
   const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
                                    .omega = at::randn({features, options.depth}),
@@ -123,6 +124,7 @@ AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<
       call.query_factor = x[3];
       call.key_factor = x[4];
     }
+    if (x.size() > 5) call.log_decay = x[5];
     return linear_attention(call, how).output;
   });
 }
@@ -133,13 +135,15 @@ AttentionBenchmarkRow measure(const AttentionBenchmarkOptions& options, int64_t 
   const auto normal = [&] { return at::randn({1, options.heads, length, options.depth}); };
   const std::vector<at::Tensor> inputs = {normal(), normal(), normal()};
   for (const int64_t features : options.features) {
-    const AttentionCost cost = linear_cost(options, inputs, features);
-    const auto share = [&](bool training, double time) {
-      return linear_attention_operations(options, length, features, training) / time / rate;
-    };
-    row.linear.push_back(cost);
-    row.forward_share.push_back(share(false, cost.forward_seconds));
-    row.training_share.push_back(share(true, cost.training_seconds));
+    for (const int64_t rank : options.ranks) {
+      const AttentionCost cost = linear_cost(options, inputs, features, rank);
+      const auto share = [&](bool training, double time) {
+        return linear_attention_operations(options, length, features, rank, training) / time / rate;
+      };
+      row.linear.push_back(cost);
+      row.forward_share.push_back(share(false, cost.forward_seconds));
+      row.training_share.push_back(share(true, cost.training_seconds));
+    }
   }
   if (length <= options.longest_softmax) {
     row.softmax = cost_of(inputs, options.repetitions, [&](const auto& x) {
@@ -171,16 +175,15 @@ AttentionBenchmark benchmark_attention(const AttentionBenchmarkOptions& options)
 }
 
 double linear_attention_operations(const AttentionBenchmarkOptions& options, int64_t length,
-                                   int64_t features, bool training) {
+                                   int64_t features, int64_t rank, bool training) {
   const auto number = [](int64_t x) { return static_cast<double>(x); };
   const double depth = number(options.depth), width = number(features);
-  const double rank = number(std::max<int64_t>(options.rank, 1));
-  const int64_t chunk =
-      std::min(kernels::attention_chunk(std::max<int64_t>(options.rank, 1)), length);
+  const int64_t parts = std::max<int64_t>(rank, 1);
+  const int64_t chunk = std::min(kernels::attention_chunk(parts), length);
   // For each token of a head: products with omega, with a state, and with half a chunk.
-  const double project = 2 * depth * width, state = 2 * rank * width * depth;
+  const double project = 2 * depth * width, state = 2 * number(parts) * width * depth;
   const double pairs = options.causal ? number(chunk + 1) : 0;
-  const double position = options.rank > 0 ? rank : 0;
+  const double position = number(rank);
   double total = 2 * project + 2 * state + pairs * (width + depth + position);
   if (training && options.causal) {
     total += 6 * project + 5 * state + pairs * (3 * width + 3 * depth + 4 * position);

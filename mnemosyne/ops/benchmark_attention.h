@@ -10,8 +10,9 @@ struct AttentionBenchmarkOptions {
   std::vector<int64_t> lengths = {256, 1024, 4096, 16384, 65536};  ///< L
   std::vector<int64_t> features = {64, 256};                       ///< M, of favor+
   int64_t heads = 8;
-  int64_t depth = 64;  ///< D of queries, keys and values.
-  int64_t rank = 0;    ///< R of position factors; 0 for none.
+  int64_t depth = 64;                ///< D of queries, keys and values.
+  std::vector<int64_t> ranks = {0};  ///< R of position factors; 0 for none.
+  bool fading = false;               ///< Factors fade from token to token (`log_decay`).
   bool causal = true;
   int64_t longest_softmax = 16384;   ///< Softmax attention has L^2 terms,
   int64_t longest_with_bias = 4096;  ///< and a learned bias is a tensor [H,L,L].
@@ -30,9 +31,10 @@ struct AttentionCost {
 /// One length.
 struct AttentionBenchmarkRow {
   int64_t length = 0;
-  AttentionCost softmax{};              ///< at::scaled_dot_product_attention
-  AttentionCost softmax_with_bias{};    ///< the same with a learned bias per head
-  std::vector<AttentionCost> linear{};  ///< `linear_attention`, one for each number of features
+  AttentionCost softmax{};            ///< at::scaled_dot_product_attention
+  AttentionCost softmax_with_bias{};  ///< the same with a learned bias per head
+  /// `linear_attention`: for each number of features one for each rank.
+  std::vector<AttentionCost> linear{};
   std::vector<double> forward_share{};  ///< of `multiply_rate`: operations / seconds / rate
   std::vector<double> training_share{};
 };
@@ -53,6 +55,6 @@ AttentionBenchmark benchmark_attention(const AttentionBenchmarkOptions& options 
 /// included and the exponentials not. `training` counts the backward pass with its recomputation of
 /// features and states, too.
 double linear_attention_operations(const AttentionBenchmarkOptions& options, int64_t length,
-                                   int64_t features, bool training);
+                                   int64_t features, int64_t rank, bool training);
 
 }  // namespace mnemosyne::ops

@@ -2,10 +2,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/diff.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/triu_indices.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <numbers>
@@ -17,7 +19,6 @@ namespace {
 
 // Below it a weight counts as zero in the split: its square root has no gradient there.
 constexpr double kSplitFloor = 1e-3;
-constexpr double kLargestExponent = 80.0;
 
 // The angles of points [..., L, D] with frequencies [H, R, D]: [..., H, L, R] within half a turn.
 at::Tensor angles(const at::Tensor& points, const SpectralSum& sum) {
@@ -106,18 +107,19 @@ PositionFeatures with_unplaced_tokens(const PositionFeatures& features,
   return result;
 }
 
-PositionFeatures fold_decay(const PositionFeatures& features, const at::Tensor& positions,
-                            double origin) {
-  TORCH_CHECK(positions.size(-1) == 1, "[fold_decay] expected positions [.., L, 1], got ",
-              positions.sizes());
-  if (!features.decay.defined()) return features;
-  const at::Tensor distance = (positions.to(features.decay.scalar_type()) - origin).unsqueeze(-3);
-  const at::Tensor exponent = distance * features.decay.unsqueeze(-2);  // [..., H, L, N]
-  if (exponent.numel() > 0 && exponent.detach().abs().max().item<double>() > kLargestExponent) {
-    throw InputError("[fold_decay] expected positions within " + std::to_string(kLargestExponent) +
-                     " decay lengths of the origin: fold segment by segment");
-  }
-  return {features.query * (-exponent).exp(), features.key * exponent.exp(), {}};
+at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
+                     const at::Tensor& previous) {
+  TORCH_CHECK(decay.dim() == 2 && positions.dim() >= 1 && positions.size(-1) > 0,
+              "[log_decay] expected decay [H, N] and positions [..., L], got ", decay.sizes(),
+              " and ", positions.sizes());
+  const at::Tensor start = previous.defined() ? previous : positions.narrow(-1, 0, 1);
+  const at::Tensor line = positions + at::zeros_like(start);  // [B, L] where either has a batch
+  const at::Tensor before = start + at::zeros_like(line.narrow(-1, 0, 1));
+  const at::Tensor gaps = at::diff(at::cat({before, line}, -1));
+  TORCH_CHECK(gaps.ge(0.0).all().item<bool>(),
+              "[log_decay] expected positions that do not go down, got a step back of ",
+              -gaps.min().item<double>());
+  return -decay.unsqueeze(1) * gaps.to(decay.scalar_type()).unsqueeze(-1).unsqueeze(-3);
 }
 
 }  // namespace mnemosyne::ops

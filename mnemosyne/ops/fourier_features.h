@@ -61,12 +61,13 @@ PositionFeatures square_factor_features(const PositionFeatures& features);
 PositionFeatures with_unplaced_tokens(const PositionFeatures& features,
                                       const at::Tensor& has_position);
 
-/// Moves the decay into the features, relative to the position `origin`: query(x) exp(-a (x - o)),
-/// key(y) exp(a (y - o)). The inner product is then the value for x >= y, and keys grow as
-/// exp(a (y - o)): InputError where that leaves float32, that is where a (y - o) > 80. Long
-/// sequences go segment by segment; a state moves to a new origin by exp(-a (o' - o)).
-/// `positions` [L, 1] or [B, L, 1].
-PositionFeatures fold_decay(const PositionFeatures& features, const at::Tensor& positions,
-                            double origin);
+/// How far features fade from each token to the next, for `LinearAttentionInputs::log_decay`:
+/// -decay (x_t - x_{t-1}), [..., H, L, N].
+///
+/// `decay` [H, N]; `positions` [..., L] do not go down along a row (c10::Error where they do). The
+/// first token counts from `previous` [..., 1], the last position of an earlier segment; undefined:
+/// it does not fade.
+at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
+                     const at::Tensor& previous = {});
 
 }  // namespace mnemosyne::ops

@@ -14,7 +14,8 @@ namespace mnemosyne::ops {
 // factor.
 
 /// What linear attention remembers of the keys that it has seen: a constant size, whatever their
-/// number. The sums count e^offset times, so that features of any magnitude can be added.
+/// number. The sums count e^offset times, so that features of any magnitude can be added, and have
+/// faded up to and including the last key's own decay.
 /// Gradients treat the offset as a constant, which is exact: it cancels in every output.
 struct LinearAttentionState {
   at::Tensor sums{};        ///< [B,H,R*M,Dv]: sum over keys of s_r phi_m v; index r M + m.
@@ -29,6 +30,7 @@ struct LinearAttentionInputs {
   at::Tensor value{};             ///< [B,Hk,S,Dv]
   at::Tensor query_factor{};      ///< p [H,L,R]; with key_factor or not at all.
   at::Tensor key_factor{};        ///< s [H,S,R]
+  at::Tensor log_decay{};         ///< g [H,L,R], not positive; causal, with factors.
   at::Tensor query_log{};         ///< [H,L,M], added to the exponents of "favor+" and "hyp+".
   at::Tensor key_log{};           ///< [H,S,M]
   at::Tensor key_padding_mask{};  ///< bool [B,S]: true where the key takes part.
@@ -57,7 +59,13 @@ struct LinearAttentionResult {
 /// over the keys that take part, j <= i when causal. phi is a feature map of `feature_map.h`
 /// without its constant factor; (p_i.s_j) is the multiplicative position factor and the additive
 /// log terms are the concatenated one, whose positive features factorise elementwise (Choromanski
-/// et al., arXiv 2302.01925). The kernel keeps nothing of size L x S or L x M, forward or backward.
+/// et al., arXiv 2302.01925). With `log_decay` the parts of the factor fade from token to token:
+///
+///     w_ij = phi(q_i).phi(k_j) * sum_r p_ir s_jr exp(sum_{j < t <= i} g_tr)
+///
+/// so the state is multiplied by e^g before a token, the first one included; no product of decays
+/// is inverted, so any g is stable at any length. The kernel keeps nothing of size L x S or L x M,
+/// forward or backward.
 ///
 /// Exponential features are stable: a query's are relative to its own largest, a key's to the
 /// largest of all keys (both directions) or of the keys up to it (causal), so that a later token
@@ -65,8 +73,10 @@ struct LinearAttentionResult {
 /// way.
 ///
 /// From the papers: the maps, and that a position mask of low rank keeps attention linear. Ours:
-/// the mask as a factor of rank R beside the features, the running maximum with a state relative
-/// to it, and the two sweeps of the backward pass, which recompute features, not keep them.
+/// the mask as a factor of rank R beside the features, its decay per part (a gate per feature is
+/// that of gated linear attention, Yang et al., arXiv 2312.06635), the running maximum with a state
+/// relative to it, and the two sweeps of the backward pass, which recompute features, not keep
+/// them.
 ///
 /// With `state` a long sequence goes through in segments, and decoding is one token at a time:
 ///

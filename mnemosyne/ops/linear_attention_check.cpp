@@ -51,8 +51,8 @@ void check_sizes(const char* name, const at::Tensor& x, at::IntArrayRef expected
 }
 
 void check_devices(const LinearAttentionInputs& in, const LinearAttentionOptions& options) {
-  for (const at::Tensor* x : {&in.key, &in.value, &in.query_factor, &in.key_factor, &in.query_log,
-                              &in.key_log, &in.key_padding_mask, &in.state.sums,
+  for (const at::Tensor* x : {&in.key, &in.value, &in.query_factor, &in.key_factor, &in.log_decay,
+                              &in.query_log, &in.key_log, &in.key_padding_mask, &in.state.sums,
                               &in.state.normalizer, &in.state.offset, &options.omega}) {
     TORCH_CHECK(!x->defined() || x->device() == in.query.device(),
                 "[linear_attention] expected all tensors on the device of the query, got ",
@@ -81,6 +81,15 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
     s.rank = in.query_factor.size(2);
     check_sizes("query_factor", in.query_factor, {s.heads, s.queries, s.rank});
     check_sizes("key_factor", in.key_factor, {s.heads, s.keys, s.rank});
+  }
+  if (in.log_decay.defined()) {
+    if (!options.causal || !in.query_factor.defined()) {
+      throw InputError(
+          "[linear_attention] expected log_decay only for causal attention with query_factor and "
+          "key_factor, got " +
+          std::string(options.causal ? "no factors" : "both directions"));
+    }
+    check_sizes("log_decay", in.log_decay, {s.heads, s.keys, s.rank});
   }
   if (in.query_log.defined() || in.key_log.defined()) {
     if (options.feature_map != FeatureMapKind::kFavorPlus &&

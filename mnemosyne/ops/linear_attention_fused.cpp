@@ -3,7 +3,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/cumsum.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/flip.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -60,7 +62,7 @@ float* target(const at::Tensor& x) { return x.defined() ? x.mutable_data_ptr<flo
 /// Kernel parameters, and the float32 tensors that they point into.
 struct Call {
   LinearAttentionInputs inputs;
-  at::Tensor omega, omega_transposed;
+  at::Tensor omega, omega_transposed, decay;
   LinearAttentionShape shape;
   kernels::LinearAttentionParams params{};
 
@@ -71,6 +73,7 @@ struct Call {
     inputs.value = float_rows(given.value);
     inputs.query_factor = dense_float(given.query_factor);
     inputs.key_factor = dense_float(given.key_factor);
+    if (given.log_decay.defined()) decay = dense_float(given.log_decay).exp();
     inputs.query_log = dense_float(given.query_log);
     inputs.key_log = dense_float(given.key_log);
     inputs.state = {.sums = dense_float(given.state.sums),
@@ -115,6 +118,7 @@ struct Call {
     params.omega_transposed = pointer(omega_transposed);
     params.query_factor = pointer(inputs.query_factor);
     params.key_factor = pointer(inputs.key_factor);
+    params.decay = pointer(decay);
     params.query_log = pointer(inputs.query_log);
     params.key_log = pointer(inputs.key_log);
     if (inputs.key_padding_mask.defined()) {
@@ -178,6 +182,7 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
           zeros(in.value),
           zeros(in.query_factor),
           zeros(in.key_factor),
+          {},
           zeros(in.query_log),
           zeros(in.key_log),
           zeros(in.state.sums),
@@ -205,6 +210,24 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
       }
     }
   });
+}
+
+/// The gradient of log_decay [H,L,R]. g_t scales what passes from keys before t to queries from t
+/// on, or to the state after all of them: what these queries get from any key, less what keys from
+/// t on give to any query or to the state, plus what all keys give to that state.
+at::Tensor decay_gradient(const LinearAttentionInputs& in, const LinearAttentionState& state,
+                          const at::Tensor& grad_sums, const at::Tensor& grad_normalizer,
+                          const at::Tensor& grad_query_factor, const at::Tensor& grad_key_factor) {
+  at::Tensor grad =
+      (in.query_factor * grad_query_factor - in.key_factor * grad_key_factor).to(at::kDouble);
+  grad = grad.flip(1).cumsum(1).flip(1);
+  if (grad_sums.defined()) {
+    const std::vector<int64_t> split = {in.query_factor.size(2), -1};
+    const at::Tensor given = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
+                             (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
+    grad += given.unflatten(1, split).sum(2).unsqueeze(1);
+  }
+  return grad.to(at::kFloat);
 }
 
 at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
@@ -269,14 +292,19 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
       .grad_normalizer = target(result[kStateNormalizer])};
   set_outputs(dense, params.forward);
   run_backward(call, params);
+  if (call.decay.defined()) {
+    result[kLogDecay] = decay_gradient(call.inputs, dense.result.state, grad_sums, grad_normalizer,
+                                       result[kQueryFactor], result[kKeyFactor]);
+  }
   const double scale = linear_attention_scale(options, call.shape.depth);
   if (options.feature_map == FeatureMapKind::kElu && scale != 1) {
     result[kQuery].mul_(scale);
     result[kKey].mul_(scale);
   }
-  const at::Tensor* like[] = {&inputs.query,        &inputs.key,        &inputs.value,
-                              &inputs.query_factor, &inputs.key_factor, &inputs.query_log,
-                              &inputs.key_log,      &inputs.state.sums, &inputs.state.normalizer};
+  const at::Tensor* like[] = {&inputs.query,           &inputs.key,        &inputs.value,
+                              &inputs.query_factor,    &inputs.key_factor, &inputs.log_decay,
+                              &inputs.query_log,       &inputs.key_log,    &inputs.state.sums,
+                              &inputs.state.normalizer};
   for (size_t i = 0; i < result.size(); ++i) result[i] = as(result[i], *like[i]);
   return result;
 }

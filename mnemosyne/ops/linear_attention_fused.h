@@ -27,6 +27,7 @@ enum LinearAttentionArgument {
   kValue,
   kQueryFactor,
   kKeyFactor,
+  kLogDecay,
   kQueryLog,
   kKeyLog,
   kStateSums,

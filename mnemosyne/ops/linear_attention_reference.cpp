@@ -1,6 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cummax.h>
+#include <ATen/ops/einsum.h>
 #include <ATen/ops/elu.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
@@ -106,6 +107,15 @@ at::Tensor slice(const at::Tensor& x, int64_t dim, int64_t first, int64_t count)
   return x.defined() ? x.narrow(dim, first, count) : x;
 }
 
+/// What the position makes of every pair of causal tokens: sum_r p_ir s_jr e^{c_ir - c_jr} [H,T,T]
+/// with c = `faded`, the sums of log_decay; p.s where it is undefined.
+at::Tensor pair_factor(const at::Tensor& query_factor, const at::Tensor& key_factor,
+                       const at::Tensor& faded) {
+  if (!faded.defined()) return at::matmul(query_factor, key_factor.transpose(-1, -2));
+  const at::Tensor fading = (faded.unsqueeze(2) - faded.unsqueeze(1)).clamp_max(0).exp();
+  return at::einsum("hir,hjr,hijr->hij", {query_factor, key_factor, fading});
+}
+
 at::Tensor floored(const at::Tensor& denominator, double floor) {
   const at::Tensor bound = at::where(denominator < 0, -floor, floor).to(denominator.options());
   return at::where(denominator.abs() < floor, bound, denominator);
@@ -116,8 +126,8 @@ LinearAttentionInputs prepared(const LinearAttentionInputs& in, const Shape& s) 
   const at::ScalarType type = in.query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   LinearAttentionInputs result = in;
   for (at::Tensor* x : {&result.query, &result.key, &result.value, &result.query_factor,
-                        &result.key_factor, &result.query_log, &result.key_log, &result.state.sums,
-                        &result.state.normalizer, &result.state.offset}) {
+                        &result.key_factor, &result.log_decay, &result.query_log, &result.key_log,
+                        &result.state.sums, &result.state.normalizer, &result.state.offset}) {
     if (x->defined()) *x = x->to(type);
   }
   if (s.heads != s.key_heads) {
@@ -145,10 +155,15 @@ LinearAttentionState first_state(const LinearAttentionInputs& in,
           at::full({s.batch, s.heads}, offset, type)};
 }
 
-/// Adds keys (features with position factors) to the state, whose offset becomes `offset` [B,H].
+/// Adds keys (features with position factors) to the state, whose offset becomes `offset` [B,H] and
+/// whose parts fade by log_decay [H,R] before, if defined.
 void add_keys(const at::Tensor& keys, const at::Tensor& value, const at::Tensor& offset,
-              LinearAttentionState& state) {
-  const at::Tensor decay = (state.offset - offset).exp().unsqueeze(-1);
+              const at::Tensor& log_decay, LinearAttentionState& state) {
+  at::Tensor decay = (state.offset - offset).exp().unsqueeze(-1);
+  if (log_decay.defined()) {
+    const int64_t features = keys.size(-1) / log_decay.size(1);
+    decay = decay * log_decay.exp().repeat_interleave(features, 1);
+  }
   state.sums = state.sums * decay.unsqueeze(-1) + at::matmul(keys.transpose(-1, -2), value);
   state.normalizer = state.normalizer * decay + keys.sum(-2);
   state.offset = offset;
@@ -163,19 +178,29 @@ at::Tensor causal_chunk(const LinearAttentionInputs& in, const LinearAttentionOp
   const at::Tensor offsets = keys.offsets.narrow(2, first, count);
   const at::Tensor query_factor = slice(in.query_factor, 1, first, count);
   const at::Tensor key_factor = slice(in.key_factor, 1, first, count);
+  at::Tensor since, through, until;  // how far the state fades to a token, in all, and after it
+  if (in.log_decay.defined()) {
+    since = slice(in.log_decay, 1, first, count).cumsum(1);
+    through = since.select(1, count - 1);
+    until = through.unsqueeze(1) - since;
+  }
   at::Tensor weights = at::matmul(queries, key_phi.transpose(-1, -2));
   if (query_factor.defined()) {
-    weights = weights * at::matmul(query_factor, key_factor.transpose(-1, -2));
+    weights = weights * pair_factor(query_factor, key_factor, since);
   }
   weights = (weights * (offsets.transpose(-1, -2) - offsets).clamp_max(0).exp()).tril();
   const at::Tensor before = state.offset.unsqueeze(-1).unsqueeze(-1);
-  const at::Tensor read = with_factor(queries, query_factor) * (before - offsets).exp();
+  const auto faded = [](const at::Tensor& factor, const at::Tensor& exponent) {
+    return exponent.defined() ? factor * exponent.exp() : factor;
+  };
+  const at::Tensor read =
+      with_factor(queries, faded(query_factor, since)) * (before - offsets).exp();
   const at::Tensor numerator = at::matmul(weights, value) + at::matmul(read, state.sums);
   const at::Tensor denominator =
       weights.sum(-1, /*keepdim=*/true) + at::matmul(read, state.normalizer.unsqueeze(-1));
   const at::Tensor after = offsets.select(2, count - 1);  // [B,H,1]
-  add_keys(with_factor(key_phi, key_factor) * (offsets - after.unsqueeze(-1)).exp(), value,
-           after.squeeze(-1), state);
+  add_keys(with_factor(key_phi, faded(key_factor, until)) * (offsets - after.unsqueeze(-1)).exp(),
+           value, after.squeeze(-1), through, state);
   return numerator / floored(denominator, options.denominator_floor);
 }
 
@@ -199,7 +224,7 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& or
     for (int64_t first = 0; first < s.keys; first += chunk) {
       const int64_t count = std::min(chunk, s.keys - first);
       add_keys(with_factor(keys.phi.narrow(2, first, count), slice(in.key_factor, 1, first, count)),
-               in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), state);
+               in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), {}, state);
     }
   }
   for (int64_t first = 0; first < s.queries; first += chunk) {
@@ -234,7 +259,8 @@ at::Tensor linear_attention_dense(const LinearAttentionInputs& original,
   at::Tensor weights =
       at::matmul(features(in.query, in.query_log), features(in.key, in.key_log).transpose(-1, -2));
   if (in.query_factor.defined()) {
-    weights = weights * at::matmul(in.query_factor, in.key_factor.transpose(-1, -2));
+    const at::Tensor faded = in.log_decay.defined() ? in.log_decay.cumsum(1) : at::Tensor();
+    weights = weights * pair_factor(in.query_factor, in.key_factor, faded);
   }
   if (factor.defined()) weights = weights * factor.to(weights.scalar_type());
   if (in.key_padding_mask.defined()) {

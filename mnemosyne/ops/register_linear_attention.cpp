@@ -26,7 +26,7 @@ using Outputs = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::T
 using Forward = Outputs(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
                         const Optional&, const Optional&, const Optional&, const Optional&,
                         const Optional&, const Optional&, const Optional&, const Optional&,
-                        c10::string_view, bool, std::optional<double>, double);
+                        const Optional&, c10::string_view, bool, std::optional<double>, double);
 
 /// The tensors of a call in the order of the schema; those of LinearAttentionArgument come in its
 /// order.
@@ -87,6 +87,7 @@ struct Arguments {
               .value = x[kValue],
               .query_factor = x[kQueryFactor],
               .key_factor = x[kKeyFactor],
+              .log_decay = x[kLogDecay],
               .query_log = x[kQueryLog],
               .key_log = x[kKeyLog],
               .key_padding_mask = x[kMask],
@@ -116,7 +117,7 @@ Outputs call_forward(at::TensorList x, const Settings& settings) {
     return x[index].defined() ? Optional(x[index]) : Optional();
   };
   return op.call(x[kQuery], x[kKey], x[kValue], optional(kQueryFactor), optional(kKeyFactor),
-                 optional(kQueryLog), optional(kKeyLog), optional(kStateSums),
+                 optional(kLogDecay), optional(kQueryLog), optional(kKeyLog), optional(kStateSums),
                  optional(kStateNormalizer), optional(kOmega), optional(kMask),
                  optional(kStateOffset), settings.feature_map, settings.causal, settings.scale,
                  settings.floor);
@@ -247,13 +248,14 @@ Outputs reference_outputs(const Arguments& arguments) {
 }
 
 Outputs forward_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                         const Optional& p, const Optional& s, const Optional& query_log,
-                         const Optional& key_log, const Optional& sums, const Optional& normalizer,
-                         const Optional& omega, const Optional& mask, const Optional& offset,
-                         c10::string_view feature_map, bool causal, std::optional<double> scale,
-                         double floor) {
-  const std::vector<at::Tensor> list =
-      list_of(q, k, v, {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
+                         const Optional& p, const Optional& s, const Optional& log_decay,
+                         const Optional& query_log, const Optional& key_log, const Optional& sums,
+                         const Optional& normalizer, const Optional& omega, const Optional& mask,
+                         const Optional& offset, c10::string_view feature_map, bool causal,
+                         std::optional<double> scale, double floor) {
+  const std::vector<at::Tensor> list = list_of(
+      q, k, v,
+      {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
   const std::string name(feature_map);
   if (!linear_attention_is_fused({.query = q})) {
     return reference_outputs(Arguments(list, {name, causal, scale, floor}));
@@ -266,13 +268,14 @@ Outputs forward_autograd(const at::Tensor& q, const at::Tensor& k, const at::Ten
 }
 
 Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                       const Optional& p, const Optional& s, const Optional& query_log,
-                       const Optional& key_log, const Optional& sums, const Optional& normalizer,
-                       const Optional& omega, const Optional& mask, const Optional& offset,
-                       c10::string_view feature_map, bool causal, std::optional<double> scale,
-                       double floor) {
-  const std::vector<at::Tensor> list =
-      list_of(q, k, v, {&p, &s, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
+                       const Optional& p, const Optional& s, const Optional& log_decay,
+                       const Optional& query_log, const Optional& key_log, const Optional& sums,
+                       const Optional& normalizer, const Optional& omega, const Optional& mask,
+                       const Optional& offset, c10::string_view feature_map, bool causal,
+                       std::optional<double> scale, double floor) {
+  const std::vector<at::Tensor> list = list_of(
+      q, k, v,
+      {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
   const Arguments arguments(list, {std::string(feature_map), causal, scale, floor});
   if (!linear_attention_is_fused(arguments.inputs)) return reference_outputs(arguments);
   const LinearAttentionSaved saved = linear_attention_fused(arguments.inputs, arguments.options);
@@ -282,9 +285,9 @@ Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 
 Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const Optional& p, const Optional&, const Optional&, const Optional&,
-                     const Optional&, const Optional&, const Optional& omega, const Optional&,
-                     const Optional&, c10::string_view feature_map, bool, std::optional<double>,
-                     double) {
+                     const Optional&, const Optional&, const Optional&, const Optional& omega,
+                     const Optional&, const Optional&, c10::string_view feature_map, bool,
+                     std::optional<double>, double) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4,
               "[linear_attention] expected query [B,H,L,D], key [B,Hk,S,D] and value [B,Hk,S,Dv]");
   const std::optional<FeatureMapKind> kind = kind_of(feature_map);
@@ -308,17 +311,10 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& inputs,
                                        const LinearAttentionOptions& options) {
   const LinearAttentionState& state = inputs.state;
   check_linear_attention(inputs, options);
-  const at::Tensor tensors[] = {inputs.query,
-                                inputs.key,
-                                inputs.value,
-                                inputs.query_factor,
-                                inputs.key_factor,
-                                inputs.query_log,
-                                inputs.key_log,
-                                state.sums,
-                                state.normalizer,
-                                options.omega,
-                                inputs.key_padding_mask,
+  const at::Tensor tensors[] = {inputs.query,        inputs.key,        inputs.value,
+                                inputs.query_factor, inputs.key_factor, inputs.log_decay,
+                                inputs.query_log,    inputs.key_log,    state.sums,
+                                state.normalizer,    options.omega,     inputs.key_padding_mask,
                                 state.offset};
   const auto [output, sums, normalizer, offset, inverse] = call_forward(
       tensors,
@@ -329,8 +325,9 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& inputs,
 TORCH_LIBRARY_FRAGMENT(mnemosyne, library) {
   library.def(
       "linear_attention(Tensor query, Tensor key, Tensor value, Tensor? query_factor=None, "
-      "Tensor? key_factor=None, Tensor? query_log=None, Tensor? key_log=None, "
-      "Tensor? state_sums=None, Tensor? state_normalizer=None, Tensor? omega=None, "
+      "Tensor? key_factor=None, Tensor? log_decay=None, Tensor? query_log=None, "
+      "Tensor? key_log=None, Tensor? state_sums=None, Tensor? state_normalizer=None, Tensor? "
+      "omega=None, "
       "Tensor? key_padding_mask=None, Tensor? state_offset=None, *, str feature_map='identity', "
       "bool causal=False, float? scale=None, float denominator_floor=1e-20) -> "
       "(Tensor output, Tensor sums, Tensor normalizer, Tensor offset, Tensor inverse)");

@@ -37,7 +37,7 @@ def save_rule(path: str, rule: Rule, metadata: dict[str, str] = {}) -> None: ...
 def mnemosyne_rule(weights: str = "default", variant: str = "", learned: bool = True) -> Rule: ...
 def clean_gradients(grads: list[Tensor]) -> tuple[list[Tensor], int]: ...
 
-# sums, normalizer, offset, origin, number of tokens so far.
+# sums, normalizer, offset, last position, number of tokens so far.
 _Memory = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, int]
 
 class Module:
@@ -88,14 +88,4 @@ def model_segment(
     model: Module, tokens: Tensor, blocks: list[_Memory], length: int
 ) -> tuple[Tensor, list[_Memory]]: ...
 def draw_omega(feature_map: str, num_features: int, dim: int, seed: int) -> Tensor | None: ...
-def fading_attention(
-    content: list[Tensor],
-    factors: tuple[Tensor, Tensor, Tensor],
-    omega: Tensor | None,
-    key_padding_mask: Tensor | None,
-    memory: _Memory,
-    positions: Tensor,
-    feature_map: str,
-    scale: float | None,
-    denominator_floor: float,
-) -> tuple[Tensor, _Memory]: ...
+def log_decay(decay: Tensor, positions: Tensor, previous: Tensor | None = None) -> Tensor: ...

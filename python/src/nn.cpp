@@ -8,7 +8,6 @@
 #include "bindings.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/nn/performer_block.h"
-#include "mnemosyne/ops/fading_attention.h"
 #include "module_handle.h"
 #include "options.h"
 
@@ -17,7 +16,7 @@ namespace {
 
 using Handle = std::shared_ptr<ModuleHandle>;
 using Optional = std::optional<at::Tensor>;
-/// sums, normalizer, offset, origin, number of tokens so far.
+/// sums, normalizer, offset, last position, number of tokens so far.
 using Memory = std::tuple<Optional, Optional, Optional, Optional, int64_t>;
 using Features = std::tuple<at::Tensor, at::Tensor, Optional>;
 
@@ -27,13 +26,13 @@ Optional or_none(const at::Tensor& x) { return x.defined() ? Optional(x) : Optio
 nn::LinearAttentionMemory read_memory(const Memory& m) {
   return {.sums = {or_undefined(std::get<0>(m)), or_undefined(std::get<1>(m)),
                    or_undefined(std::get<2>(m))},
-          .origin = or_undefined(std::get<3>(m)),
+          .last = or_undefined(std::get<3>(m)),
           .length = std::get<4>(m)};
 }
 
 Memory write_memory(const nn::LinearAttentionMemory& m) {
-  return {or_none(m.sums.sums), or_none(m.sums.normalizer), or_none(m.sums.offset),
-          or_none(m.origin), m.length};
+  return {or_none(m.sums.sums), or_none(m.sums.normalizer), or_none(m.sums.offset), or_none(m.last),
+          m.length};
 }
 
 template <typename Impl, typename Options>
@@ -178,44 +177,9 @@ Optional draw_omega(const std::string& feature_map, int64_t num_features, int64_
   return nn::draw_omega(count, dim, seed);
 }
 
-ops::LinearAttentionOptions call_options(const std::string& feature_map, const Optional& omega,
-                                         std::optional<double> scale, double floor) {
-  ops::LinearAttentionOptions options{.feature_map = {},
-                                      .omega = or_undefined(omega),
-                                      .causal = true,
-                                      .scale = scale,
-                                      .denominator_floor = floor};
-  if (feature_map == "elu+1") {
-    options.feature_map = ops::FeatureMapKind::kElu;
-  } else if (feature_map != "identity") {
-    options.feature_map = nn::feature_map_kind(feature_map);
-  }
-  return options;
-}
-
-std::pair<at::Tensor, Memory> fading_attention(const std::vector<at::Tensor>& content,
-                                               const Features& factors, const Optional& omega,
-                                               const Optional& mask, const Memory& state,
-                                               const at::Tensor& positions,
-                                               const std::string& feature_map,
-                                               std::optional<double> scale, double floor) {
-  nn::LinearAttentionMemory memory = read_memory(state);
-  const auto& [query_factor, key_factor, decay] = factors;
-  const ops::LinearAttentionInputs inputs{.query = content.at(0),
-                                          .key = content.at(1),
-                                          .value = content.at(2),
-                                          .query_factor = query_factor,
-                                          .key_factor = key_factor,
-                                          .query_log = {},
-                                          .key_log = {},
-                                          .key_padding_mask = or_undefined(mask),
-                                          .state = memory.sums};
-  const auto [output, next] = ops::fading_linear_attention(
-      inputs, call_options(feature_map, omega, scale, floor), or_undefined(decay),
-      positions.to(at::kDouble).contiguous(), memory.origin);
-  memory.sums = next;
-  memory.length += positions.size(-1);
-  return {output, write_memory(memory)};
+at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
+                     const Optional& previous) {
+  return ops::log_decay(decay, positions, or_undefined(previous));
 }
 
 void bind_positions(py::module_& module) {
@@ -267,8 +231,8 @@ void bind_nn(py::module_& module) {
   module.def("model_forward", &model_forward, without_gil);
   module.def("model_segment", &model_segment, without_gil);
   module.def("draw_omega", &draw_omega, "Random vectors [W, dim], float64, or None.");
-  module.def("fading_attention", &fading_attention, without_gil,
-             "Causal linear attention with factors that fade; (output, memory).");
+  module.def("log_decay", &log_decay, arg("decay"), arg("positions"), arg("previous") = py::none(),
+             without_gil);
 }
 
 }  // namespace mnemosyne::python

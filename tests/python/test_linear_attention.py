@@ -28,6 +28,8 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
     if position:
         keyword["query_factor"] = normal(H, L, R)
         keyword["key_factor"] = normal(H, L, R)
+    if position == "fading":
+        keyword["log_decay"] = -torch.rand(H, L, R).requires_grad_()
     if state:
         size = features * (R if position else 1)
         keyword["state_sums"] = normal(B, H, size, DV, dtype=torch.float32)
@@ -44,6 +46,8 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
         ("identity", torch.float32, True, True),
         ("elu+1", torch.float64, True, False),
         ("constant", torch.float32, True, False),
+        ("favor+", torch.float32, "fading", True),
+        ("relu", torch.bfloat16, "fading", False),
     ],
 )
 def test_passes_opcheck(feature_map, dtype, position, state):

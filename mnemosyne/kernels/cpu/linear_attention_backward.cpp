@@ -1,5 +1,6 @@
 #include "mnemosyne/kernels/cpu/linear_attention_chunk.h"
 #include "mnemosyne/kernels/cpu/linear_attention_features.h"
+#include "mnemosyne/kernels/cpu/linear_attention_position.h"
 #include "mnemosyne/kernels/linear_attention.h"
 
 /// No state per chunk is stored. Causal: one sweep forwards recomputes the state before each chunk,
@@ -21,11 +22,12 @@ struct Chunk {
   float *values, *values_transposed, *up, *sum;   // [C,Vp]
   float *totals, *norms, *largest, *relative;     // [C]
   float *scores, *weights, *coupling;             // [C,C]
-  float *factors, *factor_tables, *grad_factors;  // [C,R], 2 of [C,R], [C,R]
+  float *factors, *factor_tables;                 // [C,R], 3 of [C,Rp]
   float* transposed;                              // [Vp,Mp], one of a state's matrices
   float* offsets;                                 // [S]
+  Fading fading;
 
-  Chunk(const Shape& s, Arena& arena)
+  Chunk(const Shape& s, const LinearAttentionParams& p, Arena& arena)
       : x(arena.take(s.C * s.Dp)),
         key_x(arena.take(s.C * s.Dp)),
         grad_x(arena.take(s.C * s.Dp)),
@@ -47,10 +49,10 @@ struct Chunk {
         weights(arena.take(s.C * s.C)),
         coupling(arena.take(s.C * s.C)),
         factors(arena.take(s.C * s.R)),
-        factor_tables(arena.take(2 * s.C * s.R)),
-        grad_factors(arena.take(s.C * s.R)),
+        factor_tables(arena.take(3 * s.C * attention_padded(s.R))),
         transposed(arena.take(s.Vp * s.Mp)),
-        offsets(arena.take(s.S)) {}
+        offsets(arena.take(s.S)),
+        fading(take_fading(s, p, arena)) {}
 };
 
 /// up [C,Vp] and totals [C] of the queries of a chunk.
@@ -79,11 +81,12 @@ void spread_totals(Span span, int64_t width, const float* totals, const float* r
   }
 }
 
-/// to [n] of distance R += weights[i] <a_i, b_i>.
-void add_dots(const Shape& s, Span span, const float* weights, const float* a, const float* b,
-              float* to) {
+/// to [n] of distance R += weights[i] fades[i R] <a_i, b_i>; ones if null.
+void add_dots(const Shape& s, Span span, const float* weights, const float* fades, const float* a,
+              const float* b, float* to) {
   for (int64_t i = 0; i < span.n; ++i) {
-    to[i * s.R] += weights[i] * dot(s.Mp, a + i * s.Mp, b + i * s.Mp);
+    const float weight = fades != nullptr ? weights[i] * fades[i * s.R] : weights[i];
+    to[i * s.R] += weight * dot(s.Mp, a + i * s.Mp, b + i * s.Mp);
   }
 }
 
@@ -97,33 +100,43 @@ void add_scaled_rows(const Shape& s, Span span, const float* factors, const floa
   }
 }
 
-const float* head_table(const Shape& s, const float* table, int64_t length) {
-  return table == nullptr ? nullptr : table + s.h * length * s.R;
+/// Factors of the queries, p_ir relative_i, and of the keys, s_jr relative_j, faded.
+void load_query_factors(const Shape& s, const Params& p, const Chunk& c, Span span) {
+  load_factors(span, s.R, chunk_table(s, p.forward.query_factor, s.L, span), c.fading.since,
+               c.relative, c.factors);
 }
 
-/// grad [C,Mp] += what the queries get from the state (stored transposed, [R,Vp,Mp]); their factors
-/// are p_ir relative_i.
+void load_key_factors(const Shape& s, const Params& p, const Chunk& c, Span span) {
+  load_factors(span, s.R, chunk_table(s, p.forward.key_factor, s.S, span), c.fading.until,
+               c.relative, c.factors);
+}
+
+/// fades + r, or null.
+const float* at_rank(const float* fades, int64_t r) {
+  return fades == nullptr ? nullptr : fades + r;
+}
+
+/// grad [C,Mp] += what the queries get from the state (stored transposed, [R,Vp,Mp]).
 void queries_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
                         const float* sums_transposed, const float* normalizer) {
-  load_factors(span, s.R, head_table(s, p.forward.query_factor, s.L), c.relative, c.factors);
+  load_query_factors(s, p, c, span);
   for (int64_t r = 0; r < s.R; ++r) {
     spread_totals(span, s.Mp, c.totals, normalizer + r * s.Mp, c.terms);
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.up, s.Vp,
                                     sums_transposed + r * s.Vp * s.Mp, s.Mp, c.terms, s.Mp);
     if (p.grad_query_factor != nullptr) {
-      add_dots(s, span, c.relative, c.queries, c.terms,
-               p.grad_query_factor + (s.h * s.L + span.first) * s.R + r);
+      add_dots(s, span, c.relative, at_rank(c.fading.since, r), c.queries, c.terms,
+               chunk_table(s, p.grad_query_factor, s.L, span) + r);
     }
     add_scaled_rows(s, span, c.factors + r, c.terms, c.grad);
   }
 }
 
-/// grad_state <- decay grad_state + sum_i p_i relative_i phi_i [up_i, total_i].
+/// grad_state <- decay grad_state, faded, + sum_i p_i relative_i phi_i [up_i, total_i].
 void queries_to_state(const Shape& s, const Params& p, const Chunk& c, Span span, float decay,
                       State grad_state) {
-  load_factors(span, s.R, head_table(s, p.forward.query_factor, s.L), c.relative, c.factors);
-  scale(grad_state.sums, s.R * s.Mp * s.Vp, decay);
-  scale(grad_state.normalizer, s.R * s.Mp, decay);
+  load_query_factors(s, p, c, span);
+  fade_state(s, decay, c.fading.through, grad_state);
   for (int64_t r = 0; r < s.R; ++r) {
     scale_rows(span, s.Mp, c.factors + r, s.R, c.queries, c.scaled);
     product<Accumulate::kAdd, false>(s.Mp, s.Vp, span.n, c.scaled, s.Mp, c.up, s.Vp,
@@ -133,9 +146,9 @@ void queries_to_state(const Shape& s, const Params& p, const Chunk& c, Span span
 }
 
 /// grad [C,Mp] and sum [C,Vp] += what keys and values get from the gradient of the state after
-/// them; their factors are s_jr relative_j.
+/// them.
 void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span, State grad_state) {
-  load_factors(span, s.R, head_table(s, p.forward.key_factor, s.S), c.relative, c.factors);
+  load_key_factors(s, p, c, span);
   for (int64_t r = 0; r < s.R; ++r) {
     const float* sums = grad_state.sums + r * s.Mp * s.Vp;
     transpose(s.Mp, s.Vp, sums, s.Vp, c.transposed, s.Mp);
@@ -145,8 +158,8 @@ void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.values, s.Vp, c.transposed, s.Mp,
                                     c.terms, s.Mp);
     if (p.grad_key_factor != nullptr) {
-      add_dots(s, span, c.relative, c.keys, c.terms,
-               p.grad_key_factor + (s.h * s.S + span.first) * s.R + r);
+      add_dots(s, span, c.relative, at_rank(c.fading.until, r), c.keys, c.terms,
+               chunk_table(s, p.grad_key_factor, s.S, span) + r);
     }
     add_scaled_rows(s, span, c.factors + r, c.terms, c.grad);
     scale_rows(span, s.Mp, c.factors + r, s.R, c.keys, c.scaled);
@@ -185,12 +198,11 @@ void weight_gradients(const Shape& s, const Chunk& c, Span span) {
                                                       c.values_transposed, s.C, c.weights, s.C);
 }
 
-/// state (sums transposed) <- decay state + sum_j s_j relative_j phi_j [v_j, 1].
+/// state (sums transposed) <- decay state, faded, + sum_j s_j relative_j phi_j [v_j, 1].
 void keys_to_transposed_state(const Shape& s, const Params& p, const Chunk& c, Span span,
                               float decay, State state) {
-  load_factors(span, s.R, head_table(s, p.forward.key_factor, s.S), c.relative, c.factors);
-  scale(state.sums, s.R * s.Mp * s.Vp, decay);
-  scale(state.normalizer, s.R * s.Mp, decay);
+  load_key_factors(s, p, c, span);
+  fade_state(s, decay, c.fading.through, state);
   for (int64_t r = 0; r < s.R; ++r) {
     scale_rows(span, s.Mp, c.factors + r, s.R, c.keys, c.scaled);
     product<Accumulate::kAdd, false>(s.Vp, s.Mp, span.n, c.values, s.Vp, c.scaled, s.Mp,
@@ -214,6 +226,7 @@ void causal_queries(const Shape& s, const Params& p, const Chunk& c, State state
     const Span span = Span::at(first, s.L, s.C);
     const float before = offset;
     float* offsets = c.offsets + first;
+    load_fading(s, f, span, c.fading);
     load_values(s, f, span, c.values);
     load_up(s, p, c, span);
     key_exponents(s, f, span, c.key_x, c.keys, c.norms, c.largest);
@@ -237,24 +250,27 @@ void causal_queries(const Shape& s, const Params& p, const Chunk& c, State state
 }
 
 /// Gradients of the position factors from the weights within a chunk: scores, weights as they are
-/// before coupling.
+/// before coupling, whose gradient is their product.
 void chunk_factor_gradients(const Shape& s, const Params& p, const Chunk& c, Span span,
-                            const float* offsets, float before) {
+                            const float* offsets, bool moved) {
   if (p.grad_query_factor == nullptr) return;
-  const bool moved = before != offsets[span.n - 1];
-  const float* queries = p.forward.query_factor + (s.h * s.L + span.first) * s.R;
-  const float* keys = p.forward.key_factor + (s.h * s.S + span.first) * s.R;
-  float* grad_queries = p.grad_query_factor + (s.h * s.L + span.first) * s.R;
-  float* grad_keys = p.grad_key_factor + (s.h * s.S + span.first) * s.R;
+  float* grad = c.coupling;
   for (int64_t i = 0; i < span.n; ++i) {
-    for (int64_t j = 0; j <= i; ++j) {
-      float grad = c.scores[i * s.C + j] * c.weights[i * s.C + j];
-      if (moved) grad *= rescaled(offsets[j], offsets[i]);
-      for (int64_t r = 0; r < s.R; ++r) {
-        grad_queries[i * s.R + r] += grad * keys[j * s.R + r];
-        grad_keys[j * s.R + r] += grad * queries[i * s.R + r];
-      }
+    copy(grad + i * s.C, c.scores + i * s.C, i + 1);
+    for (int64_t j = 0; moved && j <= i; ++j) {
+      grad[i * s.C + j] *= rescaled(offsets[j], offsets[i]);
     }
+  }
+  couple(s, span, c.weights, grad);
+  const float* queries = chunk_table(s, p.forward.query_factor, s.L, span);
+  const float* keys = chunk_table(s, p.forward.key_factor, s.S, span);
+  const float* decay = chunk_table(s, p.forward.decay, s.S, span);
+  float* grad_queries = chunk_table(s, p.grad_query_factor, s.L, span);
+  float* grad_keys = chunk_table(s, p.grad_key_factor, s.S, span);
+  if (decay != nullptr) {
+    fading_gradients(s, span, queries, keys, decay, grad, c.factor_tables, grad_queries, grad_keys);
+  } else {
+    coupling_gradients(s, span, queries, keys, grad, c.factor_tables, grad_queries, grad_keys);
   }
 }
 
@@ -265,8 +281,8 @@ void keys_from_chunk(const Shape& s, const Params& p, const Chunk& c, Span span,
   product<Accumulate::kSet, true, Part::kLowerResult>(span.rows, span.rows, s.Mp, c.queries, s.Mp,
                                                       c.keys_transposed, s.C, c.scores, s.C);
   weight_gradients(s, c, span);
-  chunk_factor_gradients(s, p, c, span, offsets, before);
   const bool moved = before != offsets[span.n - 1];
+  chunk_factor_gradients(s, p, c, span, offsets, moved);
   const float* coupling =
       chunk_coupling(s, p.forward, span, offsets, moved, c.factor_tables, c.coupling);
   couple(s, span, coupling, c.scores);
@@ -286,6 +302,7 @@ void causal_keys(const Shape& s, const Params& p, const Chunk& c, State grad_sta
     const float* offsets = c.offsets + first;
     const float before = first > 0 ? offsets[-1] : offset;
     const float after = offsets[span.n - 1];
+    load_fading(s, f, span, c.fading);
     load_values(s, f, span, c.values);
     load_up(s, p, c, span);
     key_exponents(s, f, span, c.key_x, c.keys, c.norms, c.largest);
@@ -339,7 +356,7 @@ void linear_attention_backward(const LinearAttentionBackwardParams& params) {
   const Shape shape(forward);
   const int64_t heads = forward.sizes.heads;
   Arena arena{forward.scratch};
-  const Chunk chunk(shape, arena);
+  const Chunk chunk(shape, forward, arena);
   const State state = take_state(shape, arena), grad_state = take_state(shape, arena);
   const float offset = first_offset(shape, forward);
   load_state(shape, heads, params.grad_next_sums, params.grad_next_normalizer, grad_state);

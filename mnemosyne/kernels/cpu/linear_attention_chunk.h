@@ -252,57 +252,5 @@ inline void scale(float* x, int64_t count, float factor) {
   for (int64_t i = 0; i < count; ++i) x[i] *= factor;
 }
 
-/// factors [n,R] <- table [.., R] of the chunk's tokens (one if null) times weights [n].
-inline void load_factors(Span span, int64_t rank, const float* table, const float* weights,
-                         float* factors) {
-  for (int64_t i = 0; i < span.n; ++i) {
-    for (int64_t r = 0; r < rank; ++r) {
-      factors[i * rank + r] =
-          table != nullptr ? table[(span.first + i) * rank + r] * weights[i] : weights[i];
-    }
-  }
-}
-
-/// The factors of the weights within a causal chunk: coupling [C,C] holds p_i s_j e^{o_j - o_i} for
-/// j <= i where it is written, and is null where all of them are one.
-inline float* chunk_coupling(const Shape& s, const LinearAttentionParams& p, Span span,
-                             const float* offsets, bool moved, float* keys_transposed,
-                             float* coupling) {
-  const bool position = p.query_factor != nullptr;
-  if (!position && !moved) return nullptr;
-  if (position) {
-    const float* queries = p.query_factor + (s.h * s.L + span.first) * s.R;
-    const float* keys = p.key_factor + (s.h * s.S + span.first) * s.R;
-    for (int64_t r = 0; r < s.R; ++r) {
-      for (int64_t j = 0; j < span.n; ++j) keys_transposed[r * s.C + j] = keys[j * s.R + r];
-    }
-    // The last tile would read rows of the table that do not exist.
-    float* rows = keys_transposed + s.R * s.C;
-    copy(rows, queries, span.n * s.R);
-    product<Accumulate::kSet, true, Part::kLowerResult>(span.rows, span.rows, s.R, rows, s.R,
-                                                        keys_transposed, s.C, coupling, s.C);
-  } else {
-    fill(coupling, s.C * s.C, 1);
-  }
-  if (!moved) return coupling;
-  for (int64_t i = 0; i < span.n; ++i) {
-    for (int64_t j = 0; j <= i; ++j) coupling[i * s.C + j] *= rescaled(offsets[j], offsets[i]);
-  }
-  return coupling;
-}
-
-/// weights [C,C] *= coupling on and below the diagonal, zero above it up to whole vectors; rows
-/// from n on are zero.
-inline void couple(const Shape& s, Span span, const float* coupling, float* weights) {
-  for (int64_t i = 0; i < span.rows; ++i) {
-    float* row = weights + i * s.C;
-    const int64_t count = i < span.n ? i + 1 : 0;
-    if (coupling != nullptr) {
-      for (int64_t j = 0; j < count; ++j) row[j] *= coupling[i * s.C + j];
-    }
-    fill(row + count, round_up(span.rows, kLanes) - count, 0);
-  }
-}
-
 }  // namespace
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -1,5 +1,6 @@
 #include "mnemosyne/kernels/cpu/linear_attention_chunk.h"
 #include "mnemosyne/kernels/cpu/linear_attention_features.h"
+#include "mnemosyne/kernels/cpu/linear_attention_position.h"
 #include "mnemosyne/kernels/linear_attention.h"
 
 namespace mnemosyne::kernels::CPU_CAPABILITY {
@@ -12,8 +13,9 @@ struct Chunk {
   float *weights, *coupling;                             // [C,C]
   float *factors, *factor_tables;                        // [C,R], 2 of [C,R]
   float *norms, *largest, *offsets, *relative, *totals;  // [C]
+  Fading fading;
 
-  Chunk(const Shape& s, Arena& arena)
+  Chunk(const Shape& s, const LinearAttentionParams& p, Arena& arena)
       : x(arena.take(s.C * s.Dp)),
         queries(arena.take(s.C * s.Mp)),
         keys(arena.take(s.C * s.Mp)),
@@ -29,19 +31,18 @@ struct Chunk {
         largest(arena.take(s.C)),
         offsets(arena.take(s.C)),
         relative(arena.take(s.C)),
-        totals(arena.take(s.C)) {}
+        totals(arena.take(s.C)),
+        fading(take_fading(s, p, arena)) {}
 };
 
-/// state <- e^{before - after} state + sum_j e^{o_j - after} s_j phi_j [v_j, 1].
+/// state <- e^{before - after} state, faded, + sum_j e^{o_j - after} s_j phi_j [v_j, 1], faded.
 void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
               float before, float after, State state) {
   const bool plain = p.key_factor == nullptr && before == after;
   for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
-  const float* table = p.key_factor == nullptr ? nullptr : p.key_factor + s.h * s.S * s.R;
-  load_factors(span, s.R, table, c.relative, c.factors);
-  const float decay = rescaled(before, after);
-  scale(state.sums, s.R * s.Mp * s.Vp, decay);
-  scale(state.normalizer, s.R * s.Mp, decay);
+  load_factors(span, s.R, chunk_table(s, p.key_factor, s.S, span), c.fading.until, c.relative,
+               c.factors);
+  fade_state(s, rescaled(before, after), c.fading.through, state);
   for (int64_t r = 0; r < s.R; ++r) {
     const float* keys = c.keys;
     if (!plain) {
@@ -54,12 +55,12 @@ void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Sp
   }
 }
 
-/// output and totals += sum_r p_i relative_i phi_i [sums, normalizer].
+/// output and totals += sum_r p_i relative_i phi_i [sums, normalizer], faded.
 void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
                 bool plain, State state) {
-  const float* table = p.query_factor == nullptr ? nullptr : p.query_factor + s.h * s.L * s.R;
-  load_factors(span, s.R, table, c.relative, c.factors);
-  plain = plain && table == nullptr;
+  load_factors(span, s.R, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.relative,
+               c.factors);
+  plain = plain && p.query_factor == nullptr;
   for (int64_t r = 0; r < s.R; ++r) {
     const float* queries = c.queries;
     if (!plain) {
@@ -107,6 +108,7 @@ float causal_forward(const Shape& s, const LinearAttentionParams& p, const Chunk
   for (int64_t first = 0; first < s.L; first += s.C) {
     const Span span = Span::at(first, s.L, s.C);
     const float before = offset;
+    load_fading(s, p, span, c.fading);
     load_values(s, p, span, c.values);
     key_exponents(s, p, span, c.x, c.keys, c.norms, c.largest);
     running_offsets(span, c.largest, &offset, c.offsets);
@@ -153,7 +155,7 @@ float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chun
 void linear_attention_forward(const LinearAttentionParams& params) {
   const Shape shape(params);
   Arena arena{params.scratch};
-  const Chunk chunk(shape, arena);
+  const Chunk chunk(shape, params, arena);
   const State state = take_state(shape, arena);
   load_state(shape, params.sizes.heads, params.sums, params.normalizer, state);
   const float before = first_offset(shape, params);

@@ -20,7 +20,7 @@ class LinearAttentionState(NamedTuple):
     sums: Tensor | None = None  # [B, H, R * M, Dv]
     normalizer: Tensor | None = None  # [B, H, R * M]
     offset: Tensor | None = None  # [B, H]
-    origin: Tensor | None = None  # where the fading of DampedPosition counts from
+    last: Tensor | None = None  # [1] or [B, 1]: the last position, where weights fade with it
     length: int = 0  # tokens so far
 
 
@@ -87,7 +87,7 @@ def linear_attention(
     """
     _check_shapes(query, key, value)
     state = state or LinearAttentionState()
-    factors, decay = None, None
+    factors, last = None, None
     if position is not None:
         line = _line(position, query, positions, state.length)
         key_line = line if key_positions is None else key_positions
@@ -96,28 +96,25 @@ def linear_attention(
             query, key = position.join(query, key, phi, psi)
             scale = 1.0 if scale is None else scale
         else:
-            phi, psi, decay = _features(position, line, key_line)
-            factors = (phi, psi)
+            *factors, decay = _features(position, line, key_line)
+            if decay is not None:
+                if not causal:
+                    raise ValueError(
+                        "[linear_attention] expected causal attention for factors that fade"
+                    )
+                factors.append(_log_decay(decay, line, state.last))
+                last = line.squeeze(-1)[..., -1:]
     if omega is None:
         omega = _draw(feature_map, num_features, query, seed)
     call = {
         "omega": omega,
         "feature_map": feature_map,
+        "causal": causal,
         "scale": scale,
         "denominator_floor": denominator_floor,
     }
-    length = state.length + key.size(2)
-    if decay is not None:
-        if not causal:
-            raise ValueError("[linear_attention] expected causal attention for factors that fade")
-        output, next_state = _fading(
-            (query, key, value), (*factors, decay), key_padding_mask, state, line, call
-        )
-    else:
-        output, *sums = _call(
-            (query, key, value), factors, key_padding_mask, state, call | {"causal": causal}
-        )
-        next_state = LinearAttentionState(*sums, None, length)
+    output, *sums = _call((query, key, value), factors, key_padding_mask, state, call)
+    next_state = LinearAttentionState(*sums, last, state.length + key.size(2))
     return (output, next_state) if return_state else output
 
 
@@ -161,10 +158,15 @@ def _features(position, line: Tensor, key_line: Tensor) -> tuple[Tensor, Tensor,
     return phi, psi, decay[0] if decay else None
 
 
+@uncompiled
+def _log_decay(decay: Tensor, line: Tensor, last: Tensor | None) -> Tensor:
+    return _C.log_decay(decay, line.squeeze(-1).double(), last)
+
+
 def _fold(tensors, factors, mask: Tensor | None, sums):
     """The batch as more heads, for factors that differ between its examples: the op's have none."""
     batch = tensors[0].size(0)
-    query_factor, key_factor = (
+    query_factor, key_factor, *decay = (
         f if f.dim() == 4 else f.expand(batch, *f.shape[-3:]) for f in factors
     )
     if mask is not None:
@@ -173,7 +175,7 @@ def _fold(tensors, factors, mask: Tensor | None, sums):
         tensors = (tensors[0], *(x.masked_fill(hidden, 0) for x in tensors[1:]))
     fold = [x.flatten(0, 1).unsqueeze(0) for x in tensors]
     sums = [None if x is None else x.flatten(0, 1).unsqueeze(0) for x in sums]
-    return fold, (query_factor.flatten(0, 1), key_factor.flatten(0, 1)), sums
+    return fold, [f.flatten(0, 1) for f in (query_factor, key_factor, *decay)], sums
 
 
 def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, call):
@@ -184,11 +186,12 @@ def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, ca
     if folded:
         tensors, factors, sums = _fold(tensors, factors, mask, sums)
         mask = None
-    query_factor, key_factor = factors if factors is not None else (None, None)
+    query_factor, key_factor, *decay = factors if factors is not None else (None, None)
     *result, _ = torch.ops.mnemosyne.linear_attention(
         *tensors,
         query_factor=query_factor,
         key_factor=key_factor,
+        log_decay=decay[0] if decay else None,
         key_padding_mask=mask,
         state_sums=sums[0],
         state_normalizer=sums[1],
@@ -196,25 +199,3 @@ def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, ca
         **call,
     )
     return [x.squeeze(0).unflatten(0, (batch, heads)) for x in result] if folded else result
-
-
-@uncompiled
-def _fading(tensors, factors, mask: Tensor | None, state: LinearAttentionState, line, call):
-    """Always as one batch of B * H heads, since the state of every example has its own origin."""
-    batch, heads = tensors[0].shape[:2]
-    *pair, decay = factors
-    tensors, pair, sums = _fold(tensors, pair, mask, state[:3])
-    rows = line.squeeze(-1).expand(batch, -1).repeat_interleave(heads, 0)
-    output, memory = _C.fading_attention(
-        tensors,
-        (*pair, decay.repeat(batch, 1)),
-        call["omega"],
-        None,
-        (*sums, state.origin, state.length),
-        rows,
-        call["feature_map"],
-        call["scale"],
-        call["denominator_floor"],
-    )
-    unfolded = [x.squeeze(0).unflatten(0, (batch, heads)) for x in (output, *memory[:3])]
-    return unfolded[0], LinearAttentionState(*unfolded[1:], *memory[3:])
