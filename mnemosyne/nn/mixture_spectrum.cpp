@@ -20,6 +20,7 @@ constexpr double kTwoPi = 2.0 * std::numbers::pi;
 // Seeds of one module's different draws are apart.
 constexpr uint64_t kCentreSeed = 0x51ED2701;
 constexpr uint64_t kDirectionSeed = 0x2545F491;
+constexpr uint64_t kPhaseSeed = 0x1234567;
 
 FrequencyLaw law_of(const std::string& kernel) {
   if (kernel == "gaussian") return FrequencyLaw::kGaussian;
@@ -60,7 +61,11 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
             : at::randn({heads, terms, o.position_dim}, generator, wide) * sigma.unsqueeze(-1);
     centre = register_parameter("centre", start.to(at::kFloat));
   }
-  if (o.phase) phase = register_parameter("phase", at::zeros({heads, terms}));
+  if (o.phase) {
+    // No two alike, so that heads look to different sides from the start.
+    at::Generator generator = at::detail::createCPUGenerator(o.seed ^ kPhaseSeed);
+    phase = register_parameter("phase", at::randn({heads, terms}, generator, wide).to(at::kFloat));
+  }
   draws = register_buffer("draws", draw_frequencies({.law = law_of(kernel_),
                                                      .kind = draw_kind(o.draws),
                                                      .groups = heads * terms,

@@ -40,7 +40,8 @@ struct FourierPositionOptions {
   double initial_amplitude = 0.0;  ///< sum_t A_t at the start; zero starts without a mask.
   double max_bound = 0.0;          ///< If positive, f is scaled down to sum |weights| <= it.
   std::string draws = "quasi_random";  ///< Or "orthogonal" or "independent" (frequency_draws.h).
-  bool phase = false;                  ///< Learned phases: f(z) != f(-z). Mixture and neural only.
+  bool phase = false;                  ///< Learned phases: f(z) != f(-z). Mixture (random at the
+                                       ///< start) and neural only.
   bool rotation_invariant = false;     ///< D = 3: centres become shells. Mixture only.
   bool released_code = false;          ///< The estimator of the authors' code, see FourierPosition.
   int64_t hidden = 32;                 ///< Width of the network of "neural".

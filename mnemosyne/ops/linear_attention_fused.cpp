@@ -3,9 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/cumsum.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/flip.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -212,22 +210,34 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
   });
 }
 
+/// What the last state gets from all keys and earlier states, [H,R] in float64: the inner product
+/// with its gradient.
+at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
+                          const at::Tensor& grad_normalizer, int64_t rank) {
+  const at::Tensor total = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
+                           (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
+  return total.unflatten(1, {rank, -1}).sum(2);
+}
+
 /// The gradient of log_decay [H,L,R]. g_t scales what passes from keys before t to queries from t
 /// on, or to the state after all of them: what these queries get from any key, less what keys from
-/// t on give to any query or to the state, plus what all keys give to that state.
-at::Tensor decay_gradient(const LinearAttentionInputs& in, const LinearAttentionState& state,
-                          const at::Tensor& grad_sums, const at::Tensor& grad_normalizer,
-                          const at::Tensor& grad_query_factor, const at::Tensor& grad_key_factor) {
-  at::Tensor grad =
-      (in.query_factor * grad_query_factor - in.key_factor * grad_key_factor).to(at::kDouble);
-  grad = grad.flip(1).cumsum(1).flip(1);
-  if (grad_sums.defined()) {
-    const std::vector<int64_t> split = {in.query_factor.size(2), -1};
-    const at::Tensor given = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
-                             (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
-    grad += given.unflatten(1, split).sum(2).unsqueeze(1);
+/// t on give to any query or to the state, plus what all keys give to that state (`given` [H,R]).
+at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
+                          const at::Tensor& grad_key_factor, at::Tensor given) {
+  const int64_t length = in.query_factor.size(1), rank = in.query_factor.size(2);
+  at::Tensor grad = at::empty(in.query_factor.sizes(), at::kFloat);
+  const float *p = pointer(in.query_factor), *s = pointer(in.key_factor);
+  const float *up_p = pointer(grad_query_factor), *up_s = pointer(grad_key_factor);
+  float* to = target(grad);
+  for (int64_t head = 0; head < in.query_factor.size(0); ++head) {
+    double* total = given.mutable_data_ptr<double>() + head * rank;
+    for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
+      double& sum = total[k % rank];
+      sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
+      to[k] = static_cast<float>(sum);
+    }
   }
-  return grad.to(at::kFloat);
+  return grad;
 }
 
 at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
@@ -293,8 +303,13 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
   set_outputs(dense, params.forward);
   run_backward(call, params);
   if (call.decay.defined()) {
-    result[kLogDecay] = decay_gradient(call.inputs, dense.result.state, grad_sums, grad_normalizer,
-                                       result[kQueryFactor], result[kKeyFactor]);
+    const int64_t rank = call.shape.rank;
+    const at::Tensor given =
+        grad_sums.defined()
+            ? given_to_state(dense.result.state, grad_sums, grad_normalizer, rank).contiguous()
+            : at::zeros({call.shape.heads, rank}, at::kDouble);
+    result[kLogDecay] =
+        decay_gradient(call.inputs, result[kQueryFactor], result[kKeyFactor], given);
   }
   const double scale = linear_attention_scale(options, call.shape.depth);
   if (options.feature_map == FeatureMapKind::kElu && scale != 1) {

@@ -110,7 +110,8 @@ std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
 }
 
 std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
-  attention.initial_amplitude = 4.0;  // local from the start
+  attention.phase = true;             // patches matter by the side on which they are
+  attention.initial_amplitude = 8.0;  // local from the start
   attention.exact_length = 64;        // no more patches than waves of so sharp a mask
   const auto mnist = [attention] {
     return image_model({.image_size = kSide, .width = 64, .attention = attention});
