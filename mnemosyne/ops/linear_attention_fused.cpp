@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "mnemosyne/kernels/linear_attention.h"
+#include "mnemosyne/ops/large_tensor.h"
 #include "mnemosyne/ops/linear_attention_check.h"
 
 namespace mnemosyne::ops {
@@ -154,7 +155,7 @@ int64_t grain(const LinearAttentionShape& s) {
 LinearAttentionSaved new_outputs(const LinearAttentionShape& s) {
   const auto empty = [](at::IntArrayRef sizes) { return at::empty(sizes, at::kFloat); };
   const int64_t features = s.rank * s.features;
-  return {.result = {.output = empty({s.batch, s.heads, s.queries, s.value_depth}),
+  return {.result = {.output = empty_large({s.batch, s.heads, s.queries, s.value_depth}),
                      .state = {.sums = empty({s.batch, s.heads, features, s.value_depth}),
                                .normalizer = empty({s.batch, s.heads, features}),
                                .offset = empty({s.batch, s.heads})}},
@@ -175,9 +176,9 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
   const auto zeros = [](const at::Tensor& x) {
     return x.defined() ? at::zeros(x.sizes(), at::kFloat) : at::Tensor();
   };
-  return {at::empty(in.query.sizes(), at::kFloat),
-          zeros(in.key),
-          zeros(in.value),
+  return {empty_large(in.query.sizes()),
+          empty_large(in.key.sizes()).zero_(),
+          empty_large(in.value.sizes()).zero_(),
           zeros(in.query_factor),
           zeros(in.key_factor),
           {},
