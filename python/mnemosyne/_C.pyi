@@ -71,9 +71,12 @@ def point_encoder(options: dict[str, Any], attention: dict[str, Any]) -> Module:
 def attention_forward(
     attention: Module,
     x: Tensor,
-    positions: Tensor | None,
-    has_position: Tensor | None,
-    key_padding_mask: Tensor | None,
+    positions: Tensor | None = None,
+    has_position: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+    context: Tensor | None = None,
+    context_positions: Tensor | None = None,
+    context_has_position: Tensor | None = None,
 ) -> Tensor: ...
 def attention_segment(
     attention: Module,

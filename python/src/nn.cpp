@@ -124,8 +124,13 @@ nn::AttentionInputs inputs_of(const Optional& positions, const Optional& has_pos
 }
 
 at::Tensor attention_forward(const Handle& handle, const at::Tensor& x, const Optional& positions,
-                             const Optional& has_position, const Optional& mask) {
-  const nn::AttentionInputs inputs = inputs_of(positions, has_position, mask);
+                             const Optional& has_position, const Optional& mask,
+                             const Optional& context, const Optional& context_positions,
+                             const Optional& context_has_position) {
+  nn::AttentionInputs inputs = inputs_of(positions, has_position, mask);
+  inputs.context = or_undefined(context);
+  inputs.context_positions = or_undefined(context_positions);
+  inputs.context_has_position = or_undefined(context_has_position);
   if (auto* block = dynamic_cast<nn::PerformerBlockImpl*>(&handle->module())) {
     return block->forward(x, inputs);
   }
@@ -226,7 +231,11 @@ void bind_nn(py::module_& module) {
   module.def("causal_lm", &make_model<nn::CausalLMImpl, nn::CausalLMOptions>);
   module.def("vit", &make_model<nn::ViTImpl, nn::ViTOptions>);
   module.def("point_encoder", &make_model<nn::PointEncoderImpl, nn::PointEncoderOptions>);
-  module.def("attention_forward", &attention_forward, without_gil);
+  module.def("attention_forward", &attention_forward, arg("attention"), arg("x"),
+             arg("positions") = py::none(), arg("has_position") = py::none(),
+             arg("key_padding_mask") = py::none(), arg("context") = py::none(),
+             arg("context_positions") = py::none(), arg("context_has_position") = py::none(),
+             without_gil);
   module.def("attention_segment", &attention_segment, without_gil);
   module.def("model_forward", &model_forward, without_gil);
   module.def("model_segment", &model_segment, without_gil);

@@ -61,6 +61,36 @@ def test_attention_is_its_projections_and_the_function():
     torch.testing.assert_close(module(x, key_padding_mask=mask), expected)
 
 
+@pytest.mark.parametrize("position", ["flt", "rope", None])
+def test_attention_goes_to_a_context_by_its_positions(position):
+    module = attention(position, causal=False)
+    x, source = tokens(5), tokens(9, seed=2)
+    place, source_place = torch.randn(5, 1), torch.randn(9, 1)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[1, 6:] = False
+    y = module(x, place, mask, context=source, context_positions=source_place)
+    assert y.shape == x.shape
+    # The order of a context does not matter, nor what is masked.
+    order = torch.arange(9).flip(0)
+    changed = source.clone()
+    changed[1, 6:] = 7.0
+    flipped = module(
+        x, place, mask[:, order], context=changed[:, order], context_positions=source_place[order]
+    )
+    torch.testing.assert_close(flipped, y)
+    # Tokens and context side by side, with the tokens masked, are the same keys.
+    both = module(
+        torch.cat([x, source], 1), torch.cat([place, source_place]),
+        torch.cat([torch.zeros(2, 5, dtype=torch.bool), mask], 1),
+    )  # fmt: skip
+    torch.testing.assert_close(both[:, :5], y)
+
+
+def test_causal_attention_has_no_context():
+    with pytest.raises(RuntimeError, match="context"):
+        attention()(tokens(), context=tokens())
+
+
 @pytest.mark.parametrize("name", ["damped", "rope", "flt", None])
 def test_steps_are_the_forward_pass(name):
     module = perturb(attention(name))

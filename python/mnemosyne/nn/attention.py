@@ -54,7 +54,8 @@ class LinearAttention(_OverTokens):
 
     Shapes: x [B, L, E] to [B, L, E]; positions [L, P] or [B, L, P], default 0 ... L - 1;
     has_position bool [L] or [B, L], false for class tokens; key_padding_mask bool [B, L], true
-    where a token takes part.
+    where a token takes part. Not causal, tokens can attend to others: context [B, S, E], with
+    context_positions and context_has_position like their own, and key_padding_mask [B, S].
 
     Errors: ValueError for options, RuntimeError for shapes. Under `torch.compile` the graph breaks
     here and values are the same.
@@ -98,6 +99,29 @@ class LinearAttention(_OverTokens):
                     f"got {position.num_heads}"
                 )
             self.position = position
+
+    @uncompiled
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        *,
+        has_position: Tensor | None = None,
+        context: Tensor | None = None,
+        context_positions: Tensor | None = None,
+        context_has_position: Tensor | None = None,
+    ) -> Tensor:
+        return _C.attention_forward(
+            self._tied(),
+            x,
+            positions,
+            has_position,
+            key_padding_mask,
+            context=context,
+            context_positions=context_positions,
+            context_has_position=context_has_position,
+        )
 
     @uncompiled
     def forward_segment(
