@@ -23,8 +23,9 @@ struct AttentionOptions {
   std::string coupling = "multiplicative";    ///< Of "flt" with "linear", with the next two.
   std::string factor = "exp";
   int64_t num_frequencies = 16;
-  int64_t num_components =
-      0;  ///< Terms of a mask; 0: 8, or for "flt" what of it divides num_frequencies.
+  /// Terms of a mask; 0: 4 of "damped", 8 of "flt" and "fft" or what of it divides
+  /// num_frequencies.
+  int64_t num_components = 0;
   int64_t exact_length = 0;        ///< Of "flt" with "linear": see LinearAttentionOptions.
   double initial_amplitude = 1.0;  ///< Of "flt" and "fft": f(0) at the start, so that widths learn.
   double max_bound = 0.0;  ///< Of f; 0: 1 for "concatenate" with "favor+" or "hyp+", else none.

@@ -15,7 +15,7 @@ namespace mnemosyne::nn {
 /// Options of a DampedPosition. Lengths are in units of position, usually tokens.
 struct DampedPositionOptions {
   int64_t num_heads = 1;        ///< H.
-  int64_t num_components = 8;   ///< T, fading waves per head.
+  int64_t num_components = 4;   ///< T, fading waves per head.
   double min_width = 1.0;       ///< Shortest and longest decay length at the start, log-spaced.
   double max_width = 64.0;      ///< A quarter of the length.
   double initial_weight = 4.0;  ///< c_t at the start, against the constant 1; positive.

@@ -137,7 +137,8 @@ def test_what_cannot_be_plotted_is_one_line(tmp_path, capsys):
     huge = '{"type": "DampedPosition", "num_heads": 2, "num_components": 100000000000}'
     save_file(model.state_dict(), file, {"position.p": huge})
     assert "expected sizes from 1 to" in complaint(capsys, file)
-    save_file({**model.state_dict(), "p.log_weight": torch.full((2, 8), float("nan"))}, file)
+    broken = torch.full_like(model["p"].log_weight, float("nan"))
+    save_file({**model.state_dict(), "p.log_weight": broken}, file)
     assert "finite" in complaint(capsys, file)
     save(model, file)
     assert "[out]" in complaint(capsys, file, "--out", tmp_path / "no" / "folder.png")

@@ -173,7 +173,7 @@ class DampedPosition(_Position):
 
     Example:
         >>> position = mnemosyne.nn.DampedPosition(8)
-        >>> phi, psi, decay = position.features(torch.arange(10.0)[:, None])   # [8, 10, 25]
+        >>> phi, psi, decay = position.features(torch.arange(10.0)[:, None])   # [8, 10, 13]
         >>> bias = position.mask(torch.arange(10.0)[:, None])                  # log h, [8, 10]
     """
 
@@ -181,7 +181,7 @@ class DampedPosition(_Position):
         self,
         num_heads: int,
         *,
-        num_components: int = 8,
+        num_components: int = 4,
         min_width: float = 1.0,
         max_width: float = 64.0,
         initial_weight: float = 4.0,
