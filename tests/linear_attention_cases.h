@@ -31,7 +31,8 @@ struct AttentionCase {
   bool logs = false;
   bool mask = false;
   bool state = false;
-  double spread = 0.7;  ///< Of queries and keys.
+  bool with_state = true;  ///< Whether the result has one.
+  double spread = 0.7;     ///< Of queries and keys.
 };
 
 inline bool has_offset(const AttentionCase& c) {
@@ -73,7 +74,7 @@ inline AttentionCall make_call(const AttentionCase& c, int64_t seed = 1) {
   in.query = normal({c.batch, c.heads, c.queries, c.depth}) * c.spread;
   in.key = normal({c.batch, c.key_heads, c.keys, c.depth}) * c.spread;
   in.value = normal({c.batch, c.key_heads, c.keys, c.value_depth});
-  call.options = {.feature_map = c.map, .causal = c.causal};
+  call.options = {.feature_map = c.map, .causal = c.causal, .with_state = c.with_state};
   int64_t features = c.depth;
   if (!c.map.has_value()) {
     in.query = in.query.abs() + 0.1;

@@ -169,6 +169,28 @@ TEST_P(LinearAttention, SegmentsAndSingleTokensAreOneShotInValuesAndGradients) {
   }
 }
 
+TEST_P(LinearAttention, WithoutItsStateTheRestIsTheSame) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    AttentionCase c{.queries = 150, .keys = 150, .rank = 3, .decay = 0.3, .state = true};
+    AttentionCall full = make_call(c).leaves(type);
+    c.with_state = false;
+    AttentionCall bare = make_call(c).leaves(type);
+    const LinearAttentionResult expected = linear_attention(full.inputs, full.options);
+    const LinearAttentionResult actual = linear_attention(bare.inputs, bare.options);
+    EXPECT_EQ(actual.state.sums.sizes(), at::IntArrayRef({2, 2, 0, 5}));
+    EXPECT_EQ(actual.state.normalizer.sizes(), at::IntArrayRef({2, 2, 0}));
+    EXPECT_TRUE(at::equal(actual.output, expected.output));
+    const auto actual_gradients = gradients(weighted_sum(actual, true), bare);
+    const auto expected_gradients = gradients(weighted_sum(expected, false), full);
+    for (size_t i = 0; i < actual_gradients.size(); ++i) {
+      EXPECT_TRUE(at::equal(actual_gradients[i], expected_gradients[i])) << "gradient " << i;
+    }
+  }
+  // Both directions need it.
+  AttentionCall both = make_call({.causal = false, .with_state = false}).leaves(at::kFloat);
+  EXPECT_EQ(linear_attention(both.inputs, both.options).state.sums.size(2), 5);
+}
+
 TEST_P(LinearAttention, FutureTokensDoNotChangeOneBit) {
   for (const auto map : {Kind::kFavorPlus, Kind::kHypPlus, Kind::kTrig, Kind::kRelu, Kind::kElu}) {
     for (const int64_t rank : {0, 3}) {

@@ -76,7 +76,7 @@ struct LinearAttentionParams {
   const float* offset;            ///< [B,H]: the state counts e^offset times.
   float* output;                  ///< [B,H,L,Dv]
   float* inverse;                 ///< [B,H,L]: one over the floored denominator.
-  float* next_sums;               ///< [B,H,R,M,Dv], and so on.
+  float* next_sums;               ///< [B,H,R,M,Dv] or, causal, null, and so on.
   float* next_normalizer;
   float* next_offset;
   float* scratch;  ///< linear_attention_scratch(sizes, features) floats.

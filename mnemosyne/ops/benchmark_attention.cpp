@@ -117,7 +117,8 @@ AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<
   }
   const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
                                    .omega = at::randn({features, options.depth}),
-                                   .causal = options.causal};
+                                   .causal = options.causal,
+                                   .with_state = false};
   return cost_of(inputs, options.repetitions, [&](const std::vector<at::Tensor>& x) {
     LinearAttentionInputs call{.query = x[0], .key = x[1], .value = x[2]};
     if (x.size() > 3) {

@@ -45,6 +45,9 @@ struct LinearAttentionOptions {
   std::optional<double> scale{};  ///< Of queries and keys; default D^(-1/4) for maps that estimate
                                   ///< the softmax kernel, else 1.
   double denominator_floor = 1e-20;  ///< Least magnitude of a denominator, which keeps its sign.
+  /// Causal attention without: sums and normalizer of the result are empty, [B,H,0,Dv] and [B,H,0].
+  /// Kept for the backward pass, a state of R M Dv numbers can take more memory than the output.
+  bool with_state = true;
 };
 
 struct LinearAttentionResult {

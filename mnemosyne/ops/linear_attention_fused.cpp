@@ -56,7 +56,9 @@ const float* pointer(const at::Tensor& x) {
   return x.defined() ? x.const_data_ptr<float>() : nullptr;
 }
 
-float* target(const at::Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }
+float* target(const at::Tensor& x) {
+  return x.defined() && x.numel() > 0 ? x.mutable_data_ptr<float>() : nullptr;
+}
 
 /// Kernel parameters, and the float32 tensors that they point into.
 struct Call {
@@ -152,9 +154,9 @@ int64_t grain(const LinearAttentionShape& s) {
   return std::max<int64_t>(1, kOperations / std::max<int64_t>(work, 1));
 }
 
-LinearAttentionSaved new_outputs(const LinearAttentionShape& s) {
+LinearAttentionSaved new_outputs(const LinearAttentionShape& s, bool with_state) {
   const auto empty = [](at::IntArrayRef sizes) { return at::empty(sizes, at::kFloat); };
-  const int64_t features = s.rank * s.features;
+  const int64_t features = with_state ? s.rank * s.features : 0;
   return {.result = {.output = empty_large({s.batch, s.heads, s.queries, s.value_depth}),
                      .state = {.sums = empty({s.batch, s.heads, features, s.value_depth}),
                                .normalizer = empty({s.batch, s.heads, features}),
@@ -251,7 +253,7 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options) {
   Call call(inputs, options);
   const LinearAttentionShape& s = call.shape;
-  LinearAttentionSaved saved = new_outputs(s);
+  LinearAttentionSaved saved = new_outputs(s, !linear_attention_skips_state(options));
   set_outputs(saved, call.params);
   const at::Tensor scratch =
       thread_scratch(kernels::linear_attention_scratch(call.params.sizes, call.params.features));
@@ -281,7 +283,11 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
   const at::Tensor grad_output = grads.output.defined()
                                      ? float_rows(grads.output)
                                      : at::zeros(dense.result.output.sizes(), at::kFloat);
-  at::Tensor grad_sums = dense_float(grads.sums), grad_normalizer = dense_float(grads.normalizer);
+  at::Tensor grad_sums, grad_normalizer;
+  if (saved.result.state.sums.size(2) > 0) {
+    grad_sums = dense_float(grads.sums);
+    grad_normalizer = dense_float(grads.normalizer);
+  }
   if (grad_sums.defined() != grad_normalizer.defined()) {
     if (!grad_sums.defined()) grad_sums = at::zeros_like(dense.result.state.sums);
     if (!grad_normalizer.defined()) grad_normalizer = at::zeros_like(dense.result.state.normalizer);

@@ -26,7 +26,8 @@ using Outputs = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::T
 using Forward = Outputs(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
                         const Optional&, const Optional&, const Optional&, const Optional&,
                         const Optional&, const Optional&, const Optional&, const Optional&,
-                        const Optional&, c10::string_view, bool, std::optional<double>, double);
+                        const Optional&, c10::string_view, bool, std::optional<double>, double,
+                        bool);
 
 /// The tensors of a call in the order of the schema; those of LinearAttentionArgument come in its
 /// order.
@@ -34,7 +35,7 @@ enum { kOmega = kNumDifferentiable, kMask, kStateOffset, kNumTensors };
 
 constexpr size_t kNumOutputs = 5;
 /// Arguments of the node that are no tensors.
-constexpr size_t kNumSettings = 5;
+constexpr size_t kNumSettings = 6;
 
 std::optional<FeatureMapKind> kind_of(c10::string_view name) {
   if (name == "identity") return std::nullopt;
@@ -75,6 +76,7 @@ struct Settings {
   bool causal;
   std::optional<double> scale;
   double floor;
+  bool with_state = true;
 };
 
 struct Arguments {
@@ -96,7 +98,8 @@ struct Arguments {
                .omega = x[kOmega],
                .causal = settings.causal,
                .scale = settings.scale,
-               .denominator_floor = settings.floor};
+               .denominator_floor = settings.floor,
+               .with_state = settings.with_state};
     resolve_constant_features(inputs, options);
   }
 };
@@ -120,7 +123,7 @@ Outputs call_forward(at::TensorList x, const Settings& settings) {
                  optional(kLogDecay), optional(kQueryLog), optional(kKeyLog), optional(kStateSums),
                  optional(kStateNormalizer), optional(kOmega), optional(kMask),
                  optional(kStateOffset), settings.feature_map, settings.causal, settings.scale,
-                 settings.floor);
+                 settings.floor, settings.with_state);
 }
 
 /// Gradients of the tensors in the list; empty ones for tensors that are not there.
@@ -200,10 +203,10 @@ class LinearAttention : public torch::autograd::Function<LinearAttention> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList present, int64_t places,
                                const std::string& feature_map, bool causal,
-                               std::optional<double> scale, double floor) {
+                               std::optional<double> scale, double floor, bool with_state) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [output, sums, normalizer, offset, inverse] =
-        call_forward(with_gaps(present, places), {feature_map, causal, scale, floor});
+        call_forward(with_gaps(present, places), {feature_map, causal, scale, floor, with_state});
     variable_list saved = present.vec();
     saved.insert(saved.end(), {output, sums, normalizer, offset, inverse});
     context->save_for_backward(saved);
@@ -242,7 +245,12 @@ class LinearAttention : public torch::autograd::Function<LinearAttention> {
 
 /// The reference's result as the op's, which has nothing to save.
 Outputs reference_outputs(const Arguments& arguments) {
-  const auto [output, state] = linear_attention_reference(arguments.inputs, arguments.options);
+  auto [output, state] = linear_attention_reference(arguments.inputs, arguments.options);
+  if (linear_attention_skips_state(arguments.options)) {
+    const at::Tensor& all = state.sums;
+    state.normalizer = at::empty({all.size(0), all.size(1), 0}, all.options());
+    state.sums = at::empty({all.size(0), all.size(1), 0, all.size(3)}, all.options());
+  }
   return {output, state.sums, state.normalizer, state.offset,
           at::empty({0}, state.offset.options())};
 }
@@ -252,18 +260,18 @@ Outputs forward_autograd(const at::Tensor& q, const at::Tensor& k, const at::Ten
                          const Optional& query_log, const Optional& key_log, const Optional& sums,
                          const Optional& normalizer, const Optional& omega, const Optional& mask,
                          const Optional& offset, c10::string_view feature_map, bool causal,
-                         std::optional<double> scale, double floor) {
+                         std::optional<double> scale, double floor, bool with_state) {
   const std::vector<at::Tensor> list = list_of(
       q, k, v,
       {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
   const std::string name(feature_map);
   if (!linear_attention_is_fused({.query = q})) {
-    return reference_outputs(Arguments(list, {name, causal, scale, floor}));
+    return reference_outputs(Arguments(list, {name, causal, scale, floor, with_state}));
   }
   int64_t places = 0;
   const std::vector<at::Tensor> present = without_gaps(list, places);
-  const variable_list result =
-      LinearAttention::apply(at::TensorList(present), places, name, causal, scale, floor);
+  const variable_list result = LinearAttention::apply(at::TensorList(present), places, name, causal,
+                                                      scale, floor, with_state);
   return {result[0], result[1], result[2], result[3], result[4]};
 }
 
@@ -272,11 +280,11 @@ Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        const Optional& query_log, const Optional& key_log, const Optional& sums,
                        const Optional& normalizer, const Optional& omega, const Optional& mask,
                        const Optional& offset, c10::string_view feature_map, bool causal,
-                       std::optional<double> scale, double floor) {
+                       std::optional<double> scale, double floor, bool with_state) {
   const std::vector<at::Tensor> list = list_of(
       q, k, v,
       {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
-  const Arguments arguments(list, {std::string(feature_map), causal, scale, floor});
+  const Arguments arguments(list, {std::string(feature_map), causal, scale, floor, with_state});
   if (!linear_attention_is_fused(arguments.inputs)) return reference_outputs(arguments);
   const LinearAttentionSaved saved = linear_attention_fused(arguments.inputs, arguments.options);
   const LinearAttentionState& state = saved.result.state;
@@ -286,8 +294,8 @@ Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const Optional& p, const Optional&, const Optional&, const Optional&,
                      const Optional&, const Optional&, const Optional&, const Optional& omega,
-                     const Optional&, const Optional&, c10::string_view feature_map, bool,
-                     std::optional<double>, double) {
+                     const Optional&, const Optional&, c10::string_view feature_map, bool causal,
+                     std::optional<double>, double, bool with_state) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4,
               "[linear_attention] expected query [B,H,L,D], key [B,Hk,S,D] and value [B,Hk,S,Dv]");
   const std::optional<FeatureMapKind> kind = kind_of(feature_map);
@@ -296,6 +304,7 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     features = omega->sym_size(0) * num_features(*kind, 1);
   }
   if (p.has_value()) features = features * p->sym_size(2);
+  if (causal && !with_state) features = 0;
   const c10::SymInt batch = q.sym_size(0), heads = q.sym_size(1), values = v.sym_size(3);
   const at::TensorOptions type =
       q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -316,9 +325,9 @@ LinearAttentionResult linear_attention(const LinearAttentionInputs& inputs,
                                 inputs.query_log,    inputs.key_log,    state.sums,
                                 state.normalizer,    options.omega,     inputs.key_padding_mask,
                                 state.offset};
-  const auto [output, sums, normalizer, offset, inverse] = call_forward(
-      tensors,
-      {name_of(options.feature_map), options.causal, options.scale, options.denominator_floor});
+  const auto [output, sums, normalizer, offset, inverse] =
+      call_forward(tensors, {name_of(options.feature_map), options.causal, options.scale,
+                             options.denominator_floor, options.with_state});
   return {output, {sums, normalizer, offset}};
 }
 
@@ -329,7 +338,8 @@ TORCH_LIBRARY_FRAGMENT(mnemosyne, library) {
       "Tensor? key_log=None, Tensor? state_sums=None, Tensor? state_normalizer=None, Tensor? "
       "omega=None, "
       "Tensor? key_padding_mask=None, Tensor? state_offset=None, *, str feature_map='identity', "
-      "bool causal=False, float? scale=None, float denominator_floor=1e-20) -> "
+      "bool causal=False, float? scale=None, float denominator_floor=1e-20, "
+      "bool with_state=True) -> "
       "(Tensor output, Tensor sums, Tensor normalizer, Tensor offset, Tensor inverse)");
   library.def(
       "linear_attention_backward(Tensor?[] inputs, Tensor[] outputs, Tensor?[] grads, "

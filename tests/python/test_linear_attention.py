@@ -24,13 +24,14 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
         "key_padding_mask": torch.rand(B, L) > 0.2,
         "feature_map": feature_map,
         "causal": True,
+        "with_state": state != "none after",
     }
     if position:
         keyword["query_factor"] = normal(H, L, R)
         keyword["key_factor"] = normal(H, L, R)
     if position == "fading":
         keyword["log_decay"] = -torch.rand(H, L, R).requires_grad_()
-    if state:
+    if state is True:
         size = features * (R if position else 1)
         keyword["state_sums"] = normal(B, H, size, DV, dtype=torch.float32)
         keyword["state_normalizer"] = normal(B, H, size, dtype=torch.float32)
@@ -48,6 +49,8 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
         ("constant", torch.float32, True, False),
         ("favor+", torch.float32, "fading", True),
         ("relu", torch.bfloat16, "fading", False),
+        ("favor+", torch.float32, "fading", "none after"),
+        ("relu", torch.float64, True, "none after"),
     ],
 )
 def test_passes_opcheck(feature_map, dtype, position, state):

@@ -161,7 +161,9 @@ void linear_attention_forward(const LinearAttentionParams& params) {
   const float before = first_offset(shape, params);
   const float after = params.causal ? causal_forward(shape, params, chunk, state, before)
                                     : two_way_forward(shape, params, chunk, state, before);
-  store_state(shape, params.sizes.heads, state, params.next_sums, params.next_normalizer);
+  if (params.next_sums != nullptr) {
+    store_state(shape, params.sizes.heads, state, params.next_sums, params.next_normalizer);
+  }
   params.next_offset[shape.b * params.sizes.heads + shape.h] = after;
 }
 

@@ -112,6 +112,7 @@ def linear_attention(
         "causal": causal,
         "scale": scale,
         "denominator_floor": denominator_floor,
+        "with_state": return_state,
     }
     output, *sums = _call((query, key, value), factors, key_padding_mask, state, call)
     next_state = LinearAttentionState(*sums, last, state.length + key.size(2))
