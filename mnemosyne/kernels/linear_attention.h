@@ -111,28 +111,33 @@ constexpr int64_t attention_padded_features(const LinearAttentionSizes& sizes,
   return attention_padded(sizes.omegas) * (attention_features_are_pairs(features) ? 2 : 1);
 }
 
-/// Floats of scratch that the forward pass needs.
-constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
-                                           AttentionFeatures features) {
-  const int64_t chunk = attention_chunk(sizes.rank);
-  const int64_t padded = attention_padded_features(sizes, features);
-  const int64_t values = attention_padded(sizes.value_depth);
-  return chunk * (2 * attention_padded(sizes.depth) + 4 * padded + 2 * values + 2 * chunk +
-                  5 * sizes.rank + 8) +
-         attention_padded(sizes.rank) + sizes.rank * padded * (values + 1);
+/// Floats of a state: sums and normaliser.
+constexpr int64_t attention_state_floats(const LinearAttentionSizes& sizes,
+                                         AttentionFeatures features) {
+  return sizes.rank * attention_padded_features(sizes, features) *
+         (attention_padded(sizes.value_depth) + 1);
 }
 
-/// Floats of scratch that the backward pass needs: as much, a state's gradient, and one number per
-/// key.
+/// Floats of scratch that the forward pass needs: what its `Chunk` and state take.
+constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
+                                           AttentionFeatures features) {
+  const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
+  const int64_t padded = attention_padded_features(sizes, features);
+  return chunk * (attention_padded(sizes.depth) + 4 * padded +
+                  2 * attention_padded(sizes.value_depth) + 2 * chunk + 5 * rank + 5) +
+         attention_padded(rank) + attention_state_floats(sizes, features);
+}
+
+/// Floats of scratch that the backward pass needs: a state and its gradient, and a number per key.
 constexpr int64_t linear_attention_backward_scratch(const LinearAttentionSizes& sizes,
                                                     AttentionFeatures features) {
-  const int64_t chunk = attention_chunk(sizes.rank);
+  const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
   const int64_t padded = attention_padded_features(sizes, features);
   const int64_t values = attention_padded(sizes.value_depth);
-  return linear_attention_scratch(sizes, features) +
-         chunk * (attention_padded(sizes.depth) + 3 * padded + 4 * values + 3 * chunk +
-                  3 * attention_padded(sizes.rank) + 8) +
-         sizes.rank * padded * (values + 1) + padded * values + sizes.keys;
+  return chunk * (3 * attention_padded(sizes.depth) + 6 * padded + 4 * values + 3 * chunk +
+                  3 * rank + 3 * attention_padded(rank) + 4) +
+         attention_padded(rank) + padded * values + attention_padded(sizes.keys) +
+         2 * attention_state_floats(sizes, features);
 }
 
 }  // namespace mnemosyne::kernels
