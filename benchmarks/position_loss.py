@@ -104,10 +104,10 @@ def times():
 
 
 def main():
-    print("| position | features | long | validation loss |\n|---|---|---|---|", flush=True)
+    print("| position | features | validation loss | long |\n|---|---|---|---|", flush=True)
     if sys.argv[1:] == ["time"]:
         for name, features, ratio in times():
-            print(f"| {name} | {features} | {ratio:.1f} | - |", flush=True)
+            print(f"| {name} | {features} | - | {ratio:.1f} |", flush=True)
         return
     folder = os.environ.get("MNEMOSYNE_DATA")
     if not folder:
@@ -116,7 +116,7 @@ def main():
     data = load(folder)
     for name, features, ratio in list(times()):
         losses = [trained_loss(FORMS[name], *data, seed) for seed in range(SEEDS)]
-        print(f"| {name} | {features} | {ratio:.1f} | {sum(losses) / SEEDS:.3f} |", flush=True)
+        print(f"| {name} | {features} | {sum(losses) / SEEDS:.3f} | {ratio:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

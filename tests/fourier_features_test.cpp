@@ -1,6 +1,5 @@
 #include "mnemosyne/ops/fourier_features.h"
 
-#include "mnemosyne/core/error.h"
 #include "position_testing.h"
 #include "testing.h"
 

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/isa.h"
 #include "tests/linear_attention_cases.h"
 #include "tests/testing.h"

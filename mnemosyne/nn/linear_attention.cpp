@@ -197,9 +197,11 @@ at::Tensor LinearAttentionImpl::attend(const at::Tensor& x, const AttentionInput
 }
 
 at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memory) const {
-  ops::LinearAttentionOptions call{
-      .feature_map = kind_, .omega = omega, .causal = options_.causal, .scale = {}};
-  call.with_state = memory != nullptr;
+  ops::LinearAttentionOptions call{.feature_map = kind_,
+                                   .omega = omega,
+                                   .causal = options_.causal,
+                                   .scale = {},
+                                   .with_state = memory != nullptr};
   ops::LinearAttentionInputs in;
   if (memory != nullptr) in.state = memory->sums;
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position)) {

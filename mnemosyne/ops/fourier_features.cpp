@@ -12,8 +12,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "mnemosyne/core/error.h"
-
 namespace mnemosyne::ops {
 namespace {
 

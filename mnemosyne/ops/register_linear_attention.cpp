@@ -104,14 +104,6 @@ struct Arguments {
   }
 };
 
-/// The tensors of a call as one list; those that are not there are undefined.
-std::vector<at::Tensor> list_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                std::initializer_list<const Optional*> optionals) {
-  std::vector<at::Tensor> list = {q, k, v};
-  for (const Optional* x : optionals) list.push_back(x->value_or(at::Tensor()));
-  return list;
-}
-
 Outputs call_forward(at::TensorList x, const Settings& settings) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mnemosyne::linear_attention", "")
@@ -255,40 +247,40 @@ Outputs reference_outputs(const Arguments& arguments) {
           at::empty({0}, state.offset.options())};
 }
 
-Outputs forward_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                         const Optional& p, const Optional& s, const Optional& log_decay,
-                         const Optional& query_log, const Optional& key_log, const Optional& sums,
-                         const Optional& normalizer, const Optional& omega, const Optional& mask,
-                         const Optional& offset, c10::string_view feature_map, bool causal,
-                         std::optional<double> scale, double floor, bool with_state) {
-  const std::vector<at::Tensor> list = list_of(
-      q, k, v,
-      {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
-  const std::string name(feature_map);
-  if (!linear_attention_is_fused({.query = q})) {
-    return reference_outputs(Arguments(list, {name, causal, scale, floor, with_state}));
+Outputs forward_autograd(at::TensorList x, const Settings& settings) {
+  if (!linear_attention_is_fused({.query = x[kQuery]})) {
+    return reference_outputs(Arguments(x, settings));
   }
   int64_t places = 0;
-  const std::vector<at::Tensor> present = without_gaps(list, places);
-  const variable_list result = LinearAttention::apply(at::TensorList(present), places, name, causal,
-                                                      scale, floor, with_state);
+  const std::vector<at::Tensor> present = without_gaps(x, places);
+  const variable_list result =
+      LinearAttention::apply(at::TensorList(present), places, settings.feature_map, settings.causal,
+                             settings.scale, settings.floor, settings.with_state);
   return {result[0], result[1], result[2], result[3], result[4]};
 }
 
-Outputs forward_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                       const Optional& p, const Optional& s, const Optional& log_decay,
-                       const Optional& query_log, const Optional& key_log, const Optional& sums,
-                       const Optional& normalizer, const Optional& omega, const Optional& mask,
-                       const Optional& offset, c10::string_view feature_map, bool causal,
-                       std::optional<double> scale, double floor, bool with_state) {
-  const std::vector<at::Tensor> list = list_of(
-      q, k, v,
-      {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset});
-  const Arguments arguments(list, {std::string(feature_map), causal, scale, floor, with_state});
+Outputs forward_kernel(at::TensorList x, const Settings& settings) {
+  const Arguments arguments(x, settings);
   if (!linear_attention_is_fused(arguments.inputs)) return reference_outputs(arguments);
   const LinearAttentionSaved saved = linear_attention_fused(arguments.inputs, arguments.options);
   const LinearAttentionState& state = saved.result.state;
   return {saved.result.output, state.sums, state.normalizer, state.offset, saved.inverse};
+}
+
+/// `call` in the form of the schema.
+template <Outputs (*call)(at::TensorList, const Settings&)>
+Outputs forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Optional& p,
+                const Optional& s, const Optional& log_decay, const Optional& query_log,
+                const Optional& key_log, const Optional& sums, const Optional& normalizer,
+                const Optional& omega, const Optional& mask, const Optional& offset,
+                c10::string_view feature_map, bool causal, std::optional<double> scale,
+                double floor, bool with_state) {
+  std::vector<at::Tensor> list = {q, k, v};
+  for (const Optional* x :
+       {&p, &s, &log_decay, &query_log, &key_log, &sums, &normalizer, &omega, &mask, &offset}) {
+    list.push_back(x->value_or(at::Tensor()));
+  }
+  return call(list, {std::string(feature_map), causal, scale, floor, with_state});
 }
 
 Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -304,7 +296,7 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     features = omega->sym_size(0) * num_features(*kind, 1);
   }
   if (p.has_value()) features = features * p->sym_size(2);
-  if (causal && !with_state) features = 0;
+  if (linear_attention_skips_state({.causal = causal, .with_state = with_state})) features = 0;
   const c10::SymInt batch = q.sym_size(0), heads = q.sym_size(1), values = v.sym_size(3);
   const at::TensorOptions type =
       q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -347,11 +339,13 @@ TORCH_LIBRARY_FRAGMENT(mnemosyne, library) {
 }
 
 TORCH_LIBRARY_IMPL(mnemosyne, CPU, library) {
-  library.impl("linear_attention", forward_kernel);
+  library.impl("linear_attention", forward<forward_kernel>);
   library.impl("linear_attention_backward", backward_cpu);
 }
 
-TORCH_LIBRARY_IMPL(mnemosyne, CUDA, library) { library.impl("linear_attention", forward_kernel); }
+TORCH_LIBRARY_IMPL(mnemosyne, CUDA, library) {
+  library.impl("linear_attention", forward<forward_kernel>);
+}
 
 TORCH_LIBRARY_IMPL(mnemosyne, Meta, library) {
   library.impl("linear_attention", forward_meta);
@@ -359,7 +353,7 @@ TORCH_LIBRARY_IMPL(mnemosyne, Meta, library) {
 }
 
 TORCH_LIBRARY_IMPL(mnemosyne, Autograd, library) {
-  library.impl("linear_attention", forward_autograd);
+  library.impl("linear_attention", forward<forward_autograd>);
   library.impl("linear_attention_backward", torch::autograd::autogradNotImplementedFallback());
 }
 

@@ -86,6 +86,17 @@ def test_attention_goes_to_a_context_by_its_positions(position):
     torch.testing.assert_close(both[:, :5], y)
 
 
+def test_a_block_goes_to_a_context():
+    block = nn.PerformerBlock(8, 2, attention={"position": "rope"})
+    x, source = tokens(5), tokens(9, seed=2)
+    place, source_place = torch.randn(5, 1), torch.randn(9, 1)
+    y = block(x, place, context=source, context_positions=source_place)
+    order = torch.arange(9).flip(0)
+    flipped = block(x, place, context=source[:, order], context_positions=source_place[order])
+    torch.testing.assert_close(flipped, y)
+    assert not torch.allclose(block(x, place), y)
+
+
 def test_causal_attention_has_no_context():
     with pytest.raises(RuntimeError, match="context"):
         attention()(tokens(), context=tokens())

@@ -29,8 +29,20 @@ class _OverTokens(LibraryModule):
         key_padding_mask: Tensor | None = None,
         *,
         has_position: Tensor | None = None,
+        context: Tensor | None = None,
+        context_positions: Tensor | None = None,
+        context_has_position: Tensor | None = None,
     ) -> Tensor:
-        return _C.attention_forward(self._tied(), x, positions, has_position, key_padding_mask)
+        return _C.attention_forward(
+            self._tied(),
+            x,
+            positions,
+            has_position,
+            key_padding_mask,
+            context=context,
+            context_positions=context_positions,
+            context_has_position=context_has_position,
+        )
 
 
 class LinearAttention(_OverTokens):
@@ -99,29 +111,6 @@ class LinearAttention(_OverTokens):
                     f"got {position.num_heads}"
                 )
             self.position = position
-
-    @uncompiled
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        *,
-        has_position: Tensor | None = None,
-        context: Tensor | None = None,
-        context_positions: Tensor | None = None,
-        context_has_position: Tensor | None = None,
-    ) -> Tensor:
-        return _C.attention_forward(
-            self._tied(),
-            x,
-            positions,
-            has_position,
-            key_padding_mask,
-            context=context,
-            context_positions=context_positions,
-            context_has_position=context_has_position,
-        )
 
     @uncompiled
     def forward_segment(
