@@ -181,5 +181,15 @@ TEST(PositionSpectrum, NeuralSumEstimatesTheIntegralOverItsLaw) {
   EXPECT_TRUE(close(first, second, {0.0, 0.02}));
 }
 
+TEST(PositionSpectrum, PhasesMakeHeadsLookToDifferentSidesFromTheStart) {
+  const MixtureSpectrum spectrum(
+      {.num_heads = 2, .max_width = 4.0, .initial_amplitude = 1.0, .phase = true});
+  const at::NoGradGuard no_grad;
+  const at::Tensor z = at::arange(1, 5, at::kFloat).unsqueeze(-1);
+  const at::Tensor slant = spectrum.mask(z) - spectrum.mask(-z);  // [2, 4]
+  EXPECT_GT(slant.abs().amax(1).min().item<double>(), 0.05);
+  EXPECT_GT((slant[0] - slant[1]).abs().max().item<double>(), 0.05);
+}
+
 }  // namespace
 }  // namespace mnemosyne::nn
