@@ -31,12 +31,17 @@ TEST(BenchmarkAttention, FindsMemoryFarBelowFeaturesAndWeightsForEveryToken) {
   }
 }
 
-TEST(BenchmarkAttention, CountsTheOperationsOfTheChunkAlgorithm) {
-  const AttentionBenchmarkOptions options{.heads = 1, .depth = 10, .causal = false};
-  // Both directions, 7 tokens, 3 features: two projections and two products with a state.
-  EXPECT_EQ(linear_attention_operations(options, 7, 3, 0, false), 7 * 4 * 2 * 10 * 3);
-  const double one = linear_attention_operations({.heads = 1, .depth = 10}, 1024, 3, 0, true);
-  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 10}, 4096, 3, 0, true), 4 * one);
+TEST(BenchmarkAttention, CountsTheOperationsOfTheKernel) {
+  // Both directions: for each token of a head two projections and two products with a state.
+  const AttentionBenchmarkOptions options{.heads = 1, .depth = 16, .causal = false};
+  EXPECT_EQ(linear_attention_operations(options, 64, 32, 0, false), 64 * 4 * 2 * 16 * 32);
+  const double one = linear_attention_operations({.heads = 1, .depth = 16}, 1024, 32, 0, true);
+  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 16}, 4096, 32, 0, true), 4 * one);
+  // A high rank: scores, factors and values of all pairs, or of half of them and the diagonal.
+  EXPECT_EQ(linear_attention_operations(options, 64, 32, 50, false),
+            64 * (2 * 2 * 16 * 32 + 64 * 2 * (32 + 50 + 16)));
+  EXPECT_EQ(linear_attention_operations({.heads = 1, .depth = 16}, 64, 32, 50, false),
+            64 * (2 * 2 * 16 * 32 + 65 * (32 + 50 + 16)));
 }
 
 }  // namespace

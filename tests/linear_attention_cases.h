@@ -162,6 +162,37 @@ inline std::vector<AttentionCase> attention_cases() {
       {.queries = 20, .keys = 30, .map = Kind::kElu, .causal = false},
       {.queries = 20, .keys = 30, .map = Kind::kConstant, .causal = false},
       {.queries = 20, .keys = 20, .rank = 4, .map = Kind::kConstant},
+      // Without a state: few tokens and a high rank, block by block, and others as before.
+      {.queries = 9, .keys = 9, .with_state = false},
+      {.queries = 5, .keys = 7, .causal = false, .with_state = false},
+      {.queries = 300, .keys = 300, .rank = 40, .with_state = false},
+      {.heads = 4,
+       .key_heads = 2,
+       .queries = 299,
+       .keys = 299,
+       .rank = 40,
+       .decay = 0.02,
+       .map = Kind::kHypPlus,
+       .logs = true,
+       .mask = true,
+       .with_state = false},
+      {.queries = 270, .keys = 270, .rank = 30, .decay = 3, .map = Kind::kElu, .with_state = false},
+      {.queries = 70,
+       .keys = 200,
+       .rank = 64,
+       .causal = false,
+       .logs = true,
+       .mask = true,
+       .with_state = false},
+      {.queries = 200,
+       .keys = 70,
+       .rank = 64,
+       .map = Kind::kTrig,
+       .causal = false,
+       .with_state = false,
+       .spread = 0.3},
+      {.queries = 70, .keys = 140, .rank = 3, .causal = false, .mask = true, .with_state = false},
+      {.queries = 70, .keys = 140, .rank = 3, .causal = false, .state = true, .with_state = false},
   };
 }
 
@@ -175,7 +206,8 @@ inline std::string describe(const AttentionCase& c) {
                                                               {" causal", c.causal},
                                                               {" logs", c.logs},
                                                               {" mask", c.mask},
-                                                              {" state", c.state}}) {
+                                                              {" state", c.state},
+                                                              {" next", c.with_state}}) {
     text += name + std::string("=") + std::to_string(value);
   }
   return text;

@@ -84,11 +84,13 @@ TEST_P(LinearAttention, KernelIsTheReferenceInValuesStateAndAllGradients) {
     const LinearAttentionResult actual = linear_attention(fused.inputs, fused.options);
     const LinearAttentionResult expected = linear_attention_reference(exact.inputs, exact.options);
     EXPECT_TRUE(near(actual.output, expected.output, 2e-5));
-    EXPECT_TRUE(near(actual.state.sums, expected.state.sums, 2e-5));
-    EXPECT_TRUE(near(actual.state.normalizer, expected.state.normalizer, 2e-5));
     EXPECT_TRUE(near(actual.state.offset, expected.state.offset, 2e-5));
-    expect_gradients(gradients(weighted_sum(actual, true), fused),
-                     gradients(weighted_sum(expected, true), exact), 2e-5);
+    if (c.with_state) {
+      EXPECT_TRUE(near(actual.state.sums, expected.state.sums, 2e-5));
+      EXPECT_TRUE(near(actual.state.normalizer, expected.state.normalizer, 2e-5));
+    }
+    expect_gradients(gradients(weighted_sum(actual, c.with_state), fused),
+                     gradients(weighted_sum(expected, c.with_state), exact), 2e-5);
   }
 }
 
@@ -185,16 +187,17 @@ TEST_P(LinearAttention, WithoutItsStateTheRestIsTheSame) {
       EXPECT_TRUE(at::equal(actual_gradients[i], expected_gradients[i])) << "gradient " << i;
     }
   }
-  // Both directions need it.
-  AttentionCall both = make_call({.causal = false, .with_state = false}).leaves(at::kFloat);
-  EXPECT_EQ(linear_attention(both.inputs, both.options).state.sums.size(2), 5);
 }
 
 TEST_P(LinearAttention, FutureTokensDoNotChangeOneBit) {
   for (const auto map : {Kind::kFavorPlus, Kind::kHypPlus, Kind::kTrig, Kind::kRelu, Kind::kElu}) {
-    for (const int64_t rank : {0, 3}) {
-      const AttentionCall call =
-          make_call({.queries = 150, .keys = 150, .rank = rank, .map = map, .spread = 0.5});
+    for (const int64_t rank : {0, 3, 40}) {
+      const AttentionCall call = make_call({.queries = 150,
+                                            .keys = 150,
+                                            .rank = rank,
+                                            .map = map,
+                                            .with_state = rank < 40,
+                                            .spread = 0.5});
       const AttentionCall single = call.leaves(at::kFloat);
       const at::Tensor before = linear_attention(single.inputs, single.options).output;
       for (const int64_t changed : {1, 10, 63, 64, 100, 149}) {
@@ -229,11 +232,17 @@ TEST_P(LinearAttention, StaysAccurateForExponentsThatOverflow) {
 }
 
 TEST_P(LinearAttention, MaskedKeysDoNotExist) {
-  for (const bool causal : {true, false}) {
-    AttentionCall call = make_call({.queries = 70, .keys = 70, .causal = causal, .mask = true});
+  for (const auto& [causal, rank] : std::initializer_list<std::pair<bool, int64_t>>{
+           {true, 0}, {false, 0}, {true, 64}, {false, 64}}) {
+    AttentionCall call = make_call({.queries = 150,
+                                    .keys = 150,
+                                    .rank = rank,
+                                    .causal = causal,
+                                    .mask = true,
+                                    .with_state = rank == 0});
     AttentionCall poisoned = call.leaves(at::kFloat);
     const LinearAttentionResult clean = linear_attention(poisoned.inputs, poisoned.options);
-    const at::Tensor masked = call.inputs.key_padding_mask.logical_not().view({2, 1, 70, 1});
+    const at::Tensor masked = call.inputs.key_padding_mask.logical_not().view({2, 1, 150, 1});
     for (at::Tensor* x : {&poisoned.inputs.key, &poisoned.inputs.value}) {
       *x = x->detach().masked_fill(masked, std::numeric_limits<float>::quiet_NaN());
       x->requires_grad_(true);
@@ -249,21 +258,24 @@ TEST_P(LinearAttention, MaskedKeysDoNotExist) {
 
 TEST_P(LinearAttention, WhatFadesCompletelyIsForgotten) {
   // A decay that leaves nothing: every token sees itself, and those before it through the one part
-  // that does not fade.
-  AttentionCall call = make_call({.queries = 200, .keys = 200, .rank = 2, .map = Kind::kRelu});
-  at::Tensor& fade = call.inputs.log_decay;
-  fade = at::zeros({2, 200, 2}, at::kDouble);
-  fade.select(2, 1).fill_(-1e4);
-  AttentionCall leaves = call.leaves(at::kFloat);
-  const LinearAttentionResult actual = linear_attention(leaves.inputs, leaves.options);
-  const at::Tensor p = call.inputs.query_factor, s = call.inputs.key_factor;
-  const at::Tensor factor = at::matmul(p.narrow(2, 0, 1), s.narrow(2, 0, 1).mT()) +
-                            at::diag_embed((p.select(2, 1) * s.select(2, 1)));
-  LinearAttentionInputs plain = call.inputs;
-  plain.query_factor = plain.key_factor = plain.log_decay = at::Tensor();
-  EXPECT_TRUE(near(actual.output, linear_attention_dense(plain, call.options, factor), 2e-5));
-  for (const at::Tensor& grad : gradients(weighted_sum(actual, true), leaves)) {
-    EXPECT_TRUE(grad.isfinite().all().item<bool>());
+  // that does not fade. By a state and by blocks.
+  for (const int64_t rank : {2, 40}) {
+    AttentionCall call = make_call(
+        {.queries = 200, .keys = 200, .rank = rank, .map = Kind::kRelu, .with_state = rank == 2});
+    at::Tensor& fade = call.inputs.log_decay;
+    fade = at::full({2, 200, rank}, -1e4, at::kDouble);
+    fade.select(2, 0).zero_();
+    AttentionCall leaves = call.leaves(at::kFloat);
+    const LinearAttentionResult actual = linear_attention(leaves.inputs, leaves.options);
+    const at::Tensor p = call.inputs.query_factor, s = call.inputs.key_factor;
+    const at::Tensor factor = at::matmul(p.narrow(2, 0, 1), s.narrow(2, 0, 1).mT()) +
+                              at::diag_embed((p * s).narrow(2, 1, rank - 1).sum(2));
+    LinearAttentionInputs plain = call.inputs;
+    plain.query_factor = plain.key_factor = plain.log_decay = at::Tensor();
+    EXPECT_TRUE(near(actual.output, linear_attention_dense(plain, call.options, factor), 2e-5));
+    for (const at::Tensor& grad : gradients(weighted_sum(actual, true), leaves)) {
+      EXPECT_TRUE(grad.isfinite().all().item<bool>());
+    }
   }
 }
 

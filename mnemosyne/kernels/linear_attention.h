@@ -76,12 +76,13 @@ struct LinearAttentionParams {
   const float* offset;            ///< [B,H]: the state counts e^offset times.
   float* output;                  ///< [B,H,L,Dv]
   float* inverse;                 ///< [B,H,L]: one over the floored denominator.
-  float* next_sums;               ///< [B,H,R,M,Dv] or, causal, null, and so on.
+  float* next_sums;               ///< [B,H,R,M,Dv] or null, and so on.
   float* next_normalizer;
   float* next_offset;
   float* scratch;  ///< linear_attention_scratch(sizes, features) floats.
   AttentionFeatures features;
   bool causal;
+  bool by_blocks;  ///< Pairs of blocks instead of a state; no sums, next_sums or gradients of them.
   float norm_scale;  ///< c of the factor e^{c |x|^2} of keys.
   float relu_scale;
   float floor;  ///< The least magnitude of a denominator.
@@ -118,26 +119,55 @@ constexpr int64_t attention_state_floats(const LinearAttentionSizes& sizes,
          (attention_padded(sizes.value_depth) + 1);
 }
 
-/// Floats of scratch that the forward pass needs: what its `Chunk` and state take.
+/// Whether weighing all pairs of tokens takes fewer operations than a state of R M Dv numbers, to
+/// which every token is added and which it reads, whatever their number: at high rank and up to
+/// some thousand tokens. What is kept of all keys instead is then at most a few states large.
+constexpr bool attention_prefers_blocks(const LinearAttentionSizes& sizes,
+                                        AttentionFeatures features, bool causal, bool backward) {
+  const int64_t tokens = sizes.queries > sizes.keys ? sizes.queries : sizes.keys;
+  const int64_t width = attention_padded_features(sizes, features);
+  const int64_t values = attention_padded(sizes.value_depth);
+  const int64_t pair =
+      backward ? 3 * (width + values) + 4 * sizes.rank : width + values + sizes.rank;
+  const int64_t state = sizes.rank * width * values;
+  return tokens * pair < (backward ? 5 : 2) * (causal ? 2 : 1) * state;
+}
+
+/// Floats of what is kept of all keys or of all queries, in whole chunks: features, values, factors
+/// and a number for each, and what fades through a chunk.
+constexpr int64_t attention_kept_floats(const LinearAttentionSizes& sizes,
+                                        AttentionFeatures features) {
+  const int64_t tokens = sizes.queries > sizes.keys ? sizes.queries : sizes.keys;
+  const int64_t chunk = attention_chunk(sizes.rank), chunks = (tokens + chunk - 1) / chunk;
+  return chunks * (chunk * (attention_padded_features(sizes, features) +
+                            attention_padded(sizes.value_depth) + sizes.rank + 1) +
+                   attention_padded(sizes.rank));
+}
+
+/// Floats of scratch that the forward pass needs: what its `Chunk` and state, or blocks, take.
 constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
-                                           AttentionFeatures features) {
+                                           AttentionFeatures features, bool by_blocks) {
   const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
   const int64_t padded = attention_padded_features(sizes, features);
   return chunk * (attention_padded(sizes.depth) + 4 * padded +
                   2 * attention_padded(sizes.value_depth) + 2 * chunk + 5 * rank + 5) +
-         attention_padded(rank) + attention_state_floats(sizes, features);
+         2 * attention_padded(rank) +
+         (by_blocks ? attention_kept_floats(sizes, features)
+                    : attention_state_floats(sizes, features));
 }
 
-/// Floats of scratch that the backward pass needs: a state and its gradient, and a number per key.
+/// Floats of scratch that the backward pass needs: a state and its gradient, or blocks, and a
+/// number per key.
 constexpr int64_t linear_attention_backward_scratch(const LinearAttentionSizes& sizes,
-                                                    AttentionFeatures features) {
+                                                    AttentionFeatures features, bool by_blocks) {
   const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
   const int64_t padded = attention_padded_features(sizes, features);
   const int64_t values = attention_padded(sizes.value_depth);
   return chunk * (3 * attention_padded(sizes.depth) + 6 * padded + 4 * values + 3 * chunk +
-                  3 * rank + 3 * attention_padded(rank) + 4) +
-         attention_padded(rank) + padded * values + attention_padded(sizes.keys) +
-         2 * attention_state_floats(sizes, features);
+                  3 * rank + 5 * attention_padded(rank) + 4) +
+         2 * attention_padded(rank) + padded * values + attention_padded(sizes.keys) +
+         (by_blocks ? attention_kept_floats(sizes, features)
+                    : 2 * attention_state_floats(sizes, features));
 }
 
 }  // namespace mnemosyne::kernels

@@ -16,6 +16,7 @@
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/nn/grid_offsets.h"
 #include "mnemosyne/nn/heads.h"
+#include "mnemosyne/ops/linear_attention_check.h"
 #include "mnemosyne/ops/masked_attention.h"
 
 namespace mnemosyne::nn {
@@ -260,11 +261,11 @@ bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
          std::max(tokens.query.size(2), tokens.key.size(2)) <= options_.exact_length;
 }
 
-// Whether the matrix of all weights takes less work than sums of M features times R of the
-// position.
+// Whether, where there is no kernel that would weigh pairs by itself, the matrix of all weights
+// takes less work than sums of M features times R of the position.
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
   if (is_exact(tokens)) return true;
-  if (!is_bounded(kind_)) return false;
+  if (!is_bounded(kind_) || ops::linear_attention_is_fused({.query = tokens.query})) return false;
   if (damped && tokens.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
   const int64_t rank = damped ? damped->num_features() : fourier->num_features();

@@ -178,18 +178,29 @@ AttentionBenchmark benchmark_attention(const AttentionBenchmarkOptions& options)
 double linear_attention_operations(const AttentionBenchmarkOptions& options, int64_t length,
                                    int64_t features, int64_t rank, bool training) {
   const auto number = [](int64_t x) { return static_cast<double>(x); };
-  const double depth = number(options.depth), width = number(features);
   const int64_t parts = std::max<int64_t>(rank, 1);
-  const int64_t chunk = std::min(kernels::attention_chunk(parts), length);
-  // For each token of a head: products with omega, with a state, and with half a chunk.
+  const kernels::LinearAttentionSizes sizes{.heads = options.heads,
+                                            .key_heads = options.heads,
+                                            .queries = length,
+                                            .keys = length,
+                                            .depth = options.depth,
+                                            .value_depth = options.depth,
+                                            .omegas = features,
+                                            .rank = parts};
+  const double depth = number(options.depth), width = number(features), position = number(rank);
   const double project = 2 * depth * width, state = 2 * number(parts) * width * depth;
-  const double pairs = options.causal ? number(chunk + 1) : 0;
-  const double position = number(rank);
-  double total = 2 * project + 2 * state + pairs * (width + depth + position);
-  if (training && options.causal) {
-    total += 6 * project + 5 * state + pairs * (3 * width + 3 * depth + 4 * position);
-  } else if (training) {
-    total += 4 * project + 4 * state;
+  const int64_t chunk = std::min(kernels::attention_chunk(parts), length);
+  // For each token: products with omega, with a state, and half a product for each pair.
+  const auto pass = [&](bool backward, double projections, double states, double pair) {
+    const bool blocks = kernels::attention_prefers_blocks(sizes, kernels::AttentionFeatures::kExp,
+                                                          options.causal, backward);
+    const double in_chunk = options.causal ? number(chunk + 1) : 0;
+    const double partners = !blocks ? in_chunk : number(options.causal ? length + 1 : 2 * length);
+    return projections * project + (blocks ? 0 : states * state) + partners * pair;
+  };
+  double total = pass(false, 2, 2, width + depth + position);
+  if (training) {
+    total += pass(true, options.causal ? 6 : 5, 5, 3 * width + 3 * depth + 4 * position);
   }
   return total * number(length * options.heads);
 }

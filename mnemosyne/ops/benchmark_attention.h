@@ -50,10 +50,10 @@ struct AttentionBenchmark {
 /// within one result.
 AttentionBenchmark benchmark_attention(const AttentionBenchmarkOptions& options = {});
 
-/// Operations (multiplications and additions) of the products of the chunk algorithm with chunks of
-/// the kernel's length, of one example: what it has to compute, the triangle of a causal chunk
-/// included and the exponentials not. `training` counts the backward pass with its recomputation of
-/// features and states, too.
+/// Operations (multiplications and additions) of the products of the kernel's algorithm, chunks
+/// with a state or pairs of blocks, of one example: what it has to compute, the triangle of a
+/// causal chunk included and the exponentials not. `training` counts the backward pass with its
+/// recomputation of features and states, too.
 double linear_attention_operations(const AttentionBenchmarkOptions& options, int64_t length,
                                    int64_t features, int64_t rank, bool training);
 

@@ -45,8 +45,9 @@ struct LinearAttentionOptions {
   std::optional<double> scale{};  ///< Of queries and keys; default D^(-1/4) for maps that estimate
                                   ///< the softmax kernel, else 1.
   double denominator_floor = 1e-20;  ///< Least magnitude of a denominator, which keeps its sign.
-  /// Causal attention without: sums and normalizer of the result are empty, [B,H,0,Dv] and [B,H,0].
-  /// Kept for the backward pass, a state of R M Dv numbers can take more memory than the output.
+  /// Without: sums and normalizer of the result are empty, [B,H,0,Dv] and [B,H,0]. Kept for the
+  /// backward pass, a state of R M Dv numbers can take more memory than the output; and attention
+  /// that needs no state is faster where its rank is high and its length is not.
   bool with_state = true;
 };
 
@@ -67,8 +68,10 @@ struct LinearAttentionResult {
 ///     w_ij = phi(q_i).phi(k_j) * sum_r p_ir s_jr exp(sum_{j < t <= i} g_tr)
 ///
 /// so the state is multiplied by e^g before a token, the first one included; no product of decays
-/// is inverted, so any g is stable at any length. The kernel keeps nothing of size L x S or L x M,
-/// forward or backward.
+/// is inverted, so any g is stable at any length. The kernel keeps nothing of size L x S, forward
+/// or backward, nor of size L x M, with one exception: where neither a state is given nor one is
+/// asked for and R M Dv is so large that a few thousand tokens cost less pair by pair, it weighs
+/// pairs of blocks of 128 tokens, with the features of one head at a time in scratch memory.
 ///
 /// Exponential features are stable: a query's are relative to its own largest, a key's to the
 /// largest of all keys (both directions) or of the keys up to it (causal), so that a later token

@@ -13,11 +13,6 @@ struct LinearAttentionShape {
 LinearAttentionShape check_linear_attention(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options);
 
-/// Whether the state after the last key is left out of the result.
-inline bool linear_attention_skips_state(const LinearAttentionOptions& options) {
-  return options.causal && !options.with_state;
-}
-
 /// kConstant becomes features of ones, so that the other functions need not know it.
 void resolve_constant_features(LinearAttentionInputs& inputs, LinearAttentionOptions& options);
 

@@ -172,6 +172,12 @@ void set_outputs(const LinearAttentionSaved& saved, kernels::LinearAttentionPara
   params.next_offset = target(saved.result.state.offset);
 }
 
+/// Each pass chooses on its own; a state that is not there is built again.
+bool takes_blocks(const kernels::LinearAttentionParams& params, bool backward) {
+  return params.sums == nullptr && params.next_sums == nullptr &&
+         kernels::attention_prefers_blocks(params.sizes, params.features, params.causal, backward);
+}
+
 /// Zeros where the kernel adds up; nothing for tensors that are not there.
 std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
   const LinearAttentionInputs& in = call.inputs;
@@ -197,8 +203,8 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
   const bool shared = params.grad_query_factor != nullptr || params.grad_query_log != nullptr ||
                       params.grad_key_log != nullptr;
   const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
-  const at::Tensor scratch = thread_scratch(
-      kernels::linear_attention_backward_scratch(params.forward.sizes, params.forward.features));
+  const at::Tensor scratch = thread_scratch(kernels::linear_attention_backward_scratch(
+      params.forward.sizes, params.forward.features, params.forward.by_blocks));
   const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
   at::parallel_for(0, tasks, grain(s), [&](int64_t begin, int64_t end) {
     kernels::LinearAttentionBackwardParams mine = params;
@@ -253,10 +259,11 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options) {
   Call call(inputs, options);
   const LinearAttentionShape& s = call.shape;
-  LinearAttentionSaved saved = new_outputs(s, !linear_attention_skips_state(options));
+  LinearAttentionSaved saved = new_outputs(s, options.with_state);
   set_outputs(saved, call.params);
-  const at::Tensor scratch =
-      thread_scratch(kernels::linear_attention_scratch(call.params.sizes, call.params.features));
+  call.params.by_blocks = takes_blocks(call.params, /*backward=*/false);
+  const at::Tensor scratch = thread_scratch(kernels::linear_attention_scratch(
+      call.params.sizes, call.params.features, call.params.by_blocks));
   at::parallel_for(0, s.batch * s.heads, grain(s), [&](int64_t begin, int64_t end) {
     kernels::LinearAttentionParams mine = call.params;
     mine.scratch = scratch_of(scratch);
@@ -308,6 +315,7 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
       .grad_sums = target(result[kStateSums]),
       .grad_normalizer = target(result[kStateNormalizer])};
   set_outputs(dense, params.forward);
+  params.forward.by_blocks = takes_blocks(params.forward, /*backward=*/true);
   run_backward(call, params);
   if (call.decay.defined()) {
     const int64_t rank = call.shape.rank;

@@ -238,7 +238,7 @@ class LinearAttention : public torch::autograd::Function<LinearAttention> {
 /// The reference's result as the op's, which has nothing to save.
 Outputs reference_outputs(const Arguments& arguments) {
   auto [output, state] = linear_attention_reference(arguments.inputs, arguments.options);
-  if (linear_attention_skips_state(arguments.options)) {
+  if (!arguments.options.with_state) {
     const at::Tensor& all = state.sums;
     state.normalizer = at::empty({all.size(0), all.size(1), 0}, all.options());
     state.sums = at::empty({all.size(0), all.size(1), 0, all.size(3)}, all.options());
@@ -286,7 +286,7 @@ Outputs forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
 Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const Optional& p, const Optional&, const Optional&, const Optional&,
                      const Optional&, const Optional&, const Optional&, const Optional& omega,
-                     const Optional&, const Optional&, c10::string_view feature_map, bool causal,
+                     const Optional&, const Optional&, c10::string_view feature_map, bool,
                      std::optional<double>, double, bool with_state) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4,
               "[linear_attention] expected query [B,H,L,D], key [B,Hk,S,D] and value [B,Hk,S,Dv]");
@@ -296,7 +296,7 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     features = omega->sym_size(0) * num_features(*kind, 1);
   }
   if (p.has_value()) features = features * p->sym_size(2);
-  if (linear_attention_skips_state({.causal = causal, .with_state = with_state})) features = 0;
+  if (!with_state) features = 0;
   const c10::SymInt batch = q.sym_size(0), heads = q.sym_size(1), values = v.sym_size(3);
   const at::TensorOptions type =
       q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);

@@ -1,76 +1,13 @@
-#include "mnemosyne/kernels/cpu/linear_attention_chunk.h"
-#include "mnemosyne/kernels/cpu/linear_attention_features.h"
-#include "mnemosyne/kernels/cpu/linear_attention_position.h"
+#include "mnemosyne/kernels/cpu/linear_attention_backward_chunk.h"
+#include "mnemosyne/kernels/cpu/linear_attention_blocks_backward.h"
 #include "mnemosyne/kernels/linear_attention.h"
 
 /// No state per chunk is stored. Causal: one sweep forwards recomputes the state before each chunk,
 /// from which the queries' gradient follows; one sweep backwards sums the gradient of the state
 /// after each chunk, from which the keys' and values' follow. Both directions: queries first, with
-/// the final state, then keys.
-///
-/// With numerator N_i and denominator d_i of output o_i, g_i / d_i is the gradient of N_i ("up")
-/// and -(g_i o_i) / d_i that of d_i ("total"); so weight w_ij has up_i v_j + total_i.
+/// the final state, then keys. By blocks: the same, with all chunks on the other side for a state.
 namespace mnemosyne::kernels::CPU_CAPABILITY {
 namespace {
-
-using Params = LinearAttentionBackwardParams;
-
-struct Chunk {
-  float *x, *key_x, *grad_x;                      // [C,Dp]
-  float *queries, *keys, *scaled, *grad, *terms;  // [C,Mp]
-  float* keys_transposed;                         // [Mp,C]
-  float *values, *values_transposed, *up, *sum;   // [C,Vp]
-  float *totals, *norms, *largest, *relative;     // [C]
-  float *scores, *weights, *coupling;             // [C,C]
-  float *factors, *factor_tables;                 // [C,R], 3 of [C,Rp]
-  float* transposed;                              // [Vp,Mp], one of a state's matrices
-  float* offsets;                                 // [S]
-  Fading fading;
-
-  Chunk(const Shape& s, const LinearAttentionParams& p, Arena& arena)
-      : x(arena.take(s.C * s.Dp)),
-        key_x(arena.take(s.C * s.Dp)),
-        grad_x(arena.take(s.C * s.Dp)),
-        queries(arena.take(s.C * s.Mp)),
-        keys(arena.take(s.C * s.Mp)),
-        scaled(arena.take(s.C * s.Mp)),
-        grad(arena.take(s.C * s.Mp)),
-        terms(arena.take(s.C * s.Mp)),
-        keys_transposed(arena.take(s.C * s.Mp)),
-        values(arena.take(s.C * s.Vp)),
-        values_transposed(arena.take(s.C * s.Vp)),
-        up(arena.take(s.C * s.Vp)),
-        sum(arena.take(s.C * s.Vp)),
-        totals(arena.take(s.C)),
-        norms(arena.take(s.C)),
-        largest(arena.take(s.C)),
-        relative(arena.take(s.C)),
-        scores(arena.take(s.C * s.C)),
-        weights(arena.take(s.C * s.C)),
-        coupling(arena.take(s.C * s.C)),
-        factors(arena.take(s.C * s.R)),
-        factor_tables(arena.take(3 * s.C * attention_padded(s.R))),
-        transposed(arena.take(s.Vp * s.Mp)),
-        offsets(arena.take(s.S)),
-        fading(take_fading(s, p, arena)) {}
-};
-
-/// up [C,Vp] and totals [C] of the queries of a chunk.
-void load_up(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  load_rows(p.grad_output, s.b, s.h, span, s.Dv, s.Vp, nullptr, c.up);
-  const int64_t first = (s.b * p.forward.sizes.heads + s.h) * s.L + span.first;
-  const float largest = 1 / p.forward.floor;
-  for (int64_t i = 0; i < span.n; ++i) {
-    const float inverse = p.forward.inverse[first + i];
-    const float* output = p.forward.output + (first + i) * s.Dv;
-    scale(c.up + i * s.Vp, s.Dv, inverse);
-    copy(c.sum, output, s.Dv);
-    fill(c.sum + s.Dv, s.Vp - s.Dv, 0);
-    const bool floored = inverse >= largest || inverse <= -largest;
-    c.totals[i] = floored ? 0.0f : -dot(s.Vp, c.up + i * s.Vp, c.sum);
-  }
-  fill(c.totals + span.n, span.rows - span.n, 0);
-}
 
 /// to [C,width] <- totals[i] row (row null: ones).
 void spread_totals(Span span, int64_t width, const float* totals, const float* row, float* to) {
@@ -98,17 +35,6 @@ void add_scaled_rows(const Shape& s, Span span, const float* factors, const floa
       store(to + m, load(to + m) + load(from + m) * factors[i * s.R]);
     }
   }
-}
-
-/// Factors of the queries, p_ir relative_i, and of the keys, s_jr relative_j, faded.
-void load_query_factors(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  load_factors(span, s.R, chunk_table(s, p.forward.query_factor, s.L, span), c.fading.since,
-               c.relative, c.factors);
-}
-
-void load_key_factors(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  load_factors(span, s.R, chunk_table(s, p.forward.key_factor, s.S, span), c.fading.until,
-               c.relative, c.factors);
 }
 
 /// fades + r, or null.
@@ -167,29 +93,6 @@ void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
   }
 }
 
-/// Writes the queries' gradient from grad [C,Mp].
-void finish_queries(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  float* grad_log =
-      p.grad_query_log == nullptr ? nullptr : p.grad_query_log + (s.h * s.L + span.first) * s.M;
-  features_backward(s, p.forward, span, /*key=*/false, c.x, c.queries, c.grad, grad_log, c.grad_x);
-  float* to = p.grad_query + ((s.b * p.forward.sizes.heads + s.h) * s.L + span.first) * s.D;
-  for (int64_t i = 0; i < span.n; ++i) copy(to + i * s.D, c.grad_x + i * s.Dp, s.D);
-}
-
-/// Adds the keys' and values' gradients from grad [C,Mp] and sum [C,Vp].
-void finish_keys(const Shape& s, const Params& p, const Chunk& c, Span span) {
-  float* grad_log =
-      p.grad_key_log == nullptr ? nullptr : p.grad_key_log + (s.h * s.S + span.first) * s.M;
-  features_backward(s, p.forward, span, /*key=*/true, c.key_x, c.keys, c.grad, grad_log, c.grad_x);
-  const int64_t first = (s.b * p.forward.sizes.key_heads + s.hk) * s.S + span.first;
-  for (int64_t j = 0; j < span.n; ++j) {
-    float* key = p.grad_key + (first + j) * s.D;
-    float* value = p.grad_value + (first + j) * s.Dv;
-    for (int64_t d = 0; d < s.D; ++d) key[d] += c.grad_x[j * s.Dp + d];
-    for (int64_t d = 0; d < s.Dv; ++d) value[d] += c.sum[j * s.Vp + d];
-  }
-}
-
 /// weights [C,C], lower <- up_i v_j + total_i, the gradient of the weights within a chunk.
 void weight_gradients(const Shape& s, const Chunk& c, Span span) {
   transpose(span.rows, s.Vp, c.values, s.Vp, c.values_transposed, s.C);
@@ -219,11 +122,19 @@ void transpose_state(const Shape& s, const Chunk& c, State state) {
   }
 }
 
+/// What stands for the chunks on the other side: states, sums transposed, or blocks.
+struct Memory {
+  State state{}, grad_state{};
+  Blocks blocks{};
+};
+
 /// The queries' gradient, chunk after chunk with the state before each; leaves the keys' offsets.
-void causal_queries(const Shape& s, const Params& p, const Chunk& c, State state, float offset) {
+void causal_queries(const Shape& s, const Params& p, const Chunk& c, const Memory& memory,
+                    float offset) {
   const LinearAttentionParams& f = p.forward;
   for (int64_t first = 0; first < s.L; first += s.C) {
     const Span span = Span::at(first, s.L, s.C);
+    const int64_t index = first / s.C;
     const float before = offset;
     float* offsets = c.offsets + first;
     load_fading(s, f, span, c.fading);
@@ -239,13 +150,19 @@ void causal_queries(const Shape& s, const Params& p, const Chunk& c, State state
     couple(s, span, coupling, c.weights);
     product<Accumulate::kSet, true, Part::kLowerLeft>(span.rows, s.Mp, span.rows, c.weights, s.C,
                                                       c.keys, s.Mp, c.grad, s.Mp);
-    if (first > 0 || f.sums != nullptr) {
+    if (f.by_blocks) {
+      queries_from_blocks(s, p, c, span, index, offsets, memory.blocks);
+    } else if (first > 0 || f.sums != nullptr) {
       for (int64_t i = 0; i < span.n; ++i) c.relative[i] = rescaled(before, offsets[i]);
-      queries_from_state(s, p, c, span, state.sums, state.normalizer);
+      queries_from_state(s, p, c, span, memory.state.sums, memory.state.normalizer);
     }
     finish_queries(s, p, c, span);
     for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(offsets[j], offset);
-    keys_to_transposed_state(s, p, c, span, rescaled(before, offset), state);
+    if (f.by_blocks) {
+      keep_keys(s, p, c, span, offset, memory.blocks.at(s, index));
+    } else {
+      keys_to_transposed_state(s, p, c, span, rescaled(before, offset), memory.state);
+    }
   }
 }
 
@@ -295,10 +212,12 @@ void keys_from_chunk(const Shape& s, const Params& p, const Chunk& c, Span span,
 
 /// The keys' and values' gradients, from the last chunk to the first; grad_state goes from the
 /// state after all of them to the one before.
-void causal_keys(const Shape& s, const Params& p, const Chunk& c, State grad_state, float offset) {
+void causal_keys(const Shape& s, const Params& p, const Chunk& c, const Memory& memory,
+                 float offset) {
   const LinearAttentionParams& f = p.forward;
-  for (int64_t first = (s.L + s.C - 1) / s.C * s.C - s.C; first >= 0; first -= s.C) {
+  for (int64_t first = (chunks_of(s, s.L) - 1) * s.C; first >= 0; first -= s.C) {
     const Span span = Span::at(first, s.L, s.C);
+    const int64_t index = first / s.C;
     const float* offsets = c.offsets + first;
     const float before = first > 0 ? offsets[-1] : offset;
     const float after = offsets[span.n - 1];
@@ -310,43 +229,102 @@ void causal_keys(const Shape& s, const Params& p, const Chunk& c, State grad_sta
     query_features(s, f, span, c.x, c.queries);
     keys_from_chunk(s, p, c, span, offsets, before);
     for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(offsets[j], after);
-    keys_from_state(s, p, c, span, grad_state);
+    if (f.by_blocks) {
+      keys_from_blocks(s, p, c, span, index + 1, after, memory.blocks);
+    } else {
+      keys_from_state(s, p, c, span, memory.grad_state);
+    }
     finish_keys(s, p, c, span);
+    if (f.by_blocks) {
+      keep_queries(s, c, span, memory.blocks.at(s, index));
+      continue;
+    }
     for (int64_t i = 0; i < span.n; ++i) c.relative[i] = rescaled(before, offsets[i]);
-    queries_to_state(s, p, c, span, rescaled(before, after), grad_state);
+    queries_to_state(s, p, c, span, rescaled(before, after), memory.grad_state);
   }
 }
 
-void two_way(const Shape& s, const Params& p, const Chunk& c, State state, State grad_state,
-             float offset) {
+/// Features and values of the keys of a chunk, all relative to one offset.
+void load_keys(const Shape& s, const Params& p, const Chunk& c, Span span) {
+  load_values(s, p.forward, span, c.values);
+  key_exponents(s, p.forward, span, c.key_x, c.keys, c.norms, c.largest);
+  finish_key_features(s, p.forward, span, c.norms, c.offsets + span.first, c.keys);
+}
+
+/// What the queries of both directions meet: the state after all keys, or all their blocks.
+void remember_keys(const Shape& s, const Params& p, const Chunk& c, const Memory& memory,
+                   float before, float after) {
   const LinearAttentionParams& f = p.forward;
-  load_state(s, f.sizes.heads, f.next_sums, f.next_normalizer, state);
-  transpose_state(s, c, state);
-  fill(c.relative, s.C, 1);
+  if (f.next_sums != nullptr) {
+    load_state(s, f.sizes.heads, f.next_sums, f.next_normalizer, memory.state);
+    transpose_state(s, c, memory.state);
+    return;
+  }
+  if (!f.by_blocks) {
+    load_state(s, f.sizes.heads, f.sums, f.normalizer, memory.state);
+    transpose_state(s, c, memory.state);
+    fade_state(s, rescaled(before, after), nullptr, memory.state);
+  }
+  for (int64_t first = 0; first < s.S; first += s.C) {
+    const Span span = Span::at(first, s.S, s.C);
+    load_keys(s, p, c, span);
+    if (f.by_blocks) {
+      keep_keys(s, p, c, span, after, memory.blocks.at(s, first / s.C));
+    } else {
+      keys_to_transposed_state(s, p, c, span, 1, memory.state);
+    }
+  }
+}
+
+void two_way_queries(const Shape& s, const Params& p, const Chunk& c, const Memory& memory) {
   for (int64_t first = 0; first < s.L; first += s.C) {
     const Span span = Span::at(first, s.L, s.C);
     load_up(s, p, c, span);
-    query_features(s, f, span, c.x, c.queries);
+    query_features(s, p.forward, span, c.x, c.queries);
     fill(c.grad, s.C * s.Mp, 0);
-    queries_from_state(s, p, c, span, state.sums, state.normalizer);
-    queries_to_state(s, p, c, span, 1, grad_state);
+    if (p.forward.by_blocks) {
+      queries_from_blocks(s, p, c, span, chunks_of(s, s.S), /*offsets=*/nullptr, memory.blocks);
+    } else {
+      queries_from_state(s, p, c, span, memory.state.sums, memory.state.normalizer);
+      queries_to_state(s, p, c, span, 1, memory.grad_state);
+    }
     finish_queries(s, p, c, span);
   }
+}
+
+/// In place of the keys' blocks, which are not needed any more.
+void remember_queries(const Shape& s, const Params& p, const Chunk& c, const Memory& memory) {
+  for (int64_t first = 0; first < s.L; first += s.C) {
+    const Span span = Span::at(first, s.L, s.C);
+    load_up(s, p, c, span);
+    query_features(s, p.forward, span, c.x, c.queries);
+    keep_queries(s, c, span, memory.blocks.at(s, first / s.C));
+  }
+}
+
+void two_way(const Shape& s, const Params& p, const Chunk& c, const Memory& memory, float offset) {
+  const LinearAttentionParams& f = p.forward;
   const float after =
       attention_features_have_offset(f.features) ? f.next_offset[s.b * f.sizes.heads + s.h] : 0.0f;
   fill(c.offsets, s.S, after);
+  fill(c.relative, s.C, 1);
+  remember_keys(s, p, c, memory, offset, after);
+  two_way_queries(s, p, c, memory);
+  if (f.by_blocks) remember_queries(s, p, c, memory);
   for (int64_t first = 0; first < s.S; first += s.C) {
     const Span span = Span::at(first, s.S, s.C);
-    load_values(s, f, span, c.values);
-    key_exponents(s, f, span, c.key_x, c.keys, c.norms, c.largest);
-    finish_key_features(s, f, span, c.norms, c.offsets + first, c.keys);
+    load_keys(s, p, c, span);
     fill(c.grad, s.C * s.Mp, 0);
     fill(c.sum, s.C * s.Vp, 0);
-    keys_from_state(s, p, c, span, grad_state);
+    if (f.by_blocks) {
+      transpose_keys(s, c, span);
+      keys_from_blocks(s, p, c, span, 0, after, memory.blocks);
+    } else {
+      keys_from_state(s, p, c, span, memory.grad_state);
+    }
     finish_keys(s, p, c, span);
   }
-  scale(grad_state.sums, s.R * s.Mp * s.Vp, rescaled(offset, after));
-  scale(grad_state.normalizer, s.R * s.Mp, rescaled(offset, after));
+  if (!f.by_blocks) fade_state(s, rescaled(offset, after), nullptr, memory.grad_state);
 }
 
 }  // namespace
@@ -357,19 +335,27 @@ void linear_attention_backward(const LinearAttentionBackwardParams& params) {
   const int64_t heads = forward.sizes.heads;
   Arena arena{forward.scratch};
   const Chunk chunk(shape, forward, arena);
-  const State state = take_state(shape, arena), grad_state = take_state(shape, arena);
   const float offset = first_offset(shape, forward);
-  load_state(shape, heads, params.grad_next_sums, params.grad_next_normalizer, grad_state);
-  if (forward.causal) {
-    load_state(shape, heads, forward.sums, forward.normalizer, state);
-    transpose_state(shape, chunk, state);
-    causal_queries(shape, params, chunk, state, offset);
-    causal_keys(shape, params, chunk, grad_state, offset);
+  Memory memory;
+  if (forward.by_blocks) {
+    memory.blocks = take_blocks(shape, arena);
   } else {
-    two_way(shape, params, chunk, state, grad_state, offset);
+    memory.state = take_state(shape, arena);
+    memory.grad_state = take_state(shape, arena);
+    load_state(shape, heads, params.grad_next_sums, params.grad_next_normalizer, memory.grad_state);
+  }
+  if (!forward.causal) {
+    two_way(shape, params, chunk, memory, offset);
+  } else {
+    if (!forward.by_blocks) {
+      load_state(shape, heads, forward.sums, forward.normalizer, memory.state);
+      transpose_state(shape, chunk, memory.state);
+    }
+    causal_queries(shape, params, chunk, memory, offset);
+    causal_keys(shape, params, chunk, memory, offset);
   }
   if (params.grad_sums == nullptr) return;
-  store_state(shape, heads, grad_state, params.grad_sums, params.grad_normalizer);
+  store_state(shape, heads, memory.grad_state, params.grad_sums, params.grad_normalizer);
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -1,3 +1,4 @@
+#include "mnemosyne/kernels/cpu/linear_attention_blocks.h"
 #include "mnemosyne/kernels/cpu/linear_attention_chunk.h"
 #include "mnemosyne/kernels/cpu/linear_attention_features.h"
 #include "mnemosyne/kernels/cpu/linear_attention_position.h"
@@ -13,6 +14,7 @@ struct Chunk {
   float *weights, *coupling;                             // [C,C]
   float *factors, *factor_tables;                        // [C,R], 2 of [C,R]
   float *norms, *largest, *offsets, *relative, *totals;  // [C]
+  float* gap;                                            // [R]
   Fading fading;
 
   Chunk(const Shape& s, const LinearAttentionParams& p, Arena& arena)
@@ -32,7 +34,14 @@ struct Chunk {
         offsets(arena.take(s.C)),
         relative(arena.take(s.C)),
         totals(arena.take(s.C)),
+        gap(arena.take(s.R)),
         fading(take_fading(s, p, arena)) {}
+};
+
+/// What is left of the keys of earlier chunks: one of the two.
+struct Past {
+  State state{};
+  Blocks blocks{};
 };
 
 /// state <- e^{before - after} state, faded, + sum_j e^{o_j - after} s_j phi_j [v_j, 1], faded.
@@ -75,6 +84,45 @@ void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, 
   }
 }
 
+/// What `read_block` needs of the keys of a chunk, and `after`, their last offset.
+void keep_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+               float after, const Block& block) {
+  for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
+  load_factors(span, s.R, chunk_table(s, p.key_factor, s.S, span), c.fading.until, c.relative,
+               c.factors);
+  transpose_factors(s, span, c.factors, block.factors);
+  transpose(span.rows, s.Mp, c.keys, s.Mp, block.features, s.C);
+  copy(block.values, c.values, span.rows * s.Vp);
+  block.numbers[0] = after;
+  keep_through(s, c.fading, block);
+}
+
+/// output and totals += what the queries of a chunk read from the keys of another one.
+void read_block(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+                Span keys, const Block& block) {
+  pair_factors(s, span, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.gap,
+               block.numbers[0], c.offsets, s.R, c.factors);
+  product<Accumulate::kSet, true>(span.rows, keys.rows, s.R, c.factors, s.R, block.factors, s.C,
+                                  c.coupling, s.C);
+  product<Accumulate::kSet, true>(span.rows, keys.rows, s.Mp, c.queries, s.Mp, block.features, s.C,
+                                  c.weights, s.C);
+  couple_all(s, span, keys.n, c.coupling, c.weights);
+  for (int64_t i = 0; i < span.n; ++i) c.totals[i] += sum_of(keys.n, c.weights + i * s.C);
+  product<Accumulate::kAdd, true>(span.rows, s.Vp, keys.n, c.weights, s.C, block.values, s.Vp,
+                                  c.output, s.Vp);
+}
+
+/// The same for the first `count` chunks of keys, the last one first, as the gap widens.
+void read_blocks(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+                 int64_t count, const Blocks& blocks) {
+  fill(c.gap, s.R, 1);
+  for (int64_t index = count - 1; index >= 0; --index) {
+    const Block block = blocks.at(s, index);
+    read_block(s, p, c, span, Span::at(index * s.C, s.S, s.C), block);
+    widen_gap(s, block, c.gap);
+  }
+}
+
 /// output [C,Vp] <- the causal part within the chunk, totals its denominators.
 void read_chunk(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
                 bool moved) {
@@ -102,11 +150,12 @@ void write_output(const Shape& s, const LinearAttentionParams& p, const Chunk& c
   }
 }
 
-float causal_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, State state,
+float causal_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Past past,
                      float offset) {
   bool empty = p.sums == nullptr;
   for (int64_t first = 0; first < s.L; first += s.C) {
     const Span span = Span::at(first, s.L, s.C);
+    const int64_t index = first / s.C;
     const float before = offset;
     load_fading(s, p, span, c.fading);
     load_values(s, p, span, c.values);
@@ -116,18 +165,24 @@ float causal_forward(const Shape& s, const LinearAttentionParams& p, const Chunk
     query_features(s, p, span, c.x, c.queries);
     const bool moved = before != offset;
     read_chunk(s, p, c, span, moved);
-    if (!empty) {
+    if (p.by_blocks) {
+      read_blocks(s, p, c, span, index, past.blocks);
+    } else if (!empty) {
       for (int64_t i = 0; i < span.n; ++i) c.relative[i] = rescaled(before, c.offsets[i]);
-      read_state(s, p, c, span, !moved, state);
+      read_state(s, p, c, span, !moved, past.state);
     }
     write_output(s, p, c, span);
-    add_keys(s, p, c, span, before, offset, state);
+    if (p.by_blocks) {
+      keep_keys(s, p, c, span, offset, past.blocks.at(s, index));
+    } else {
+      add_keys(s, p, c, span, before, offset, past.state);
+    }
     empty = false;
   }
   return offset;
 }
 
-float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, State state,
+float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Past past,
                       float offset) {
   for (int64_t first = 0; first < s.S; first += s.C) {
     const Span span = Span::at(first, s.S, s.C);
@@ -136,15 +191,24 @@ float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chun
     key_exponents(s, p, span, c.x, c.keys, c.norms, c.largest);
     common_offset(span, c.largest, &offset, c.offsets);
     finish_key_features(s, p, span, c.norms, c.offsets, c.keys);
-    add_keys(s, p, c, span, before, offset, state);
+    if (p.by_blocks) {
+      keep_keys(s, p, c, span, offset, past.blocks.at(s, first / s.C));
+    } else {
+      add_keys(s, p, c, span, before, offset, past.state);
+    }
   }
   fill(c.relative, s.C, 1);
+  fill(c.offsets, s.C, offset);
   for (int64_t first = 0; first < s.L; first += s.C) {
     const Span span = Span::at(first, s.L, s.C);
     query_features(s, p, span, c.x, c.queries);
     fill(c.output, s.C * s.Vp, 0);
     fill(c.totals, s.C, 0);
-    read_state(s, p, c, span, /*plain=*/true, state);
+    if (p.by_blocks) {
+      read_blocks(s, p, c, span, chunks_of(s, s.S), past.blocks);
+    } else {
+      read_state(s, p, c, span, /*plain=*/true, past.state);
+    }
     write_output(s, p, c, span);
   }
   return offset;
@@ -156,13 +220,18 @@ void linear_attention_forward(const LinearAttentionParams& params) {
   const Shape shape(params);
   Arena arena{params.scratch};
   const Chunk chunk(shape, params, arena);
-  const State state = take_state(shape, arena);
-  load_state(shape, params.sizes.heads, params.sums, params.normalizer, state);
+  Past past;
+  if (params.by_blocks) {
+    past.blocks = take_blocks(shape, arena);
+  } else {
+    past.state = take_state(shape, arena);
+    load_state(shape, params.sizes.heads, params.sums, params.normalizer, past.state);
+  }
   const float before = first_offset(shape, params);
-  const float after = params.causal ? causal_forward(shape, params, chunk, state, before)
-                                    : two_way_forward(shape, params, chunk, state, before);
+  const float after = params.causal ? causal_forward(shape, params, chunk, past, before)
+                                    : two_way_forward(shape, params, chunk, past, before);
   if (params.next_sums != nullptr) {
-    store_state(shape, params.sizes.heads, state, params.next_sums, params.next_normalizer);
+    store_state(shape, params.sizes.heads, past.state, params.next_sums, params.next_normalizer);
   }
   params.next_offset[shape.b * params.sizes.heads + shape.h] = after;
 }
