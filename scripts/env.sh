@@ -57,12 +57,18 @@ for path in sys.path:
   fi
   if ! cmp -s requirements.txt .venv/requirements-installed.txt; then
     say "installing requirements.txt into .venv"
+    local visible hidden=.venv/active-python.pth
+    visible=$(site_packages)/active-python.pth
+    if [ -f "$hidden" ]; then mv "$hidden" "$visible"; fi  # of an attempt that failed
     if has_recent_torch "$python"; then
       grep -v '^torch==' requirements.txt >.venv/requirements.txt
     else
       cp requirements.txt .venv/requirements.txt
     fi
+    # Out of sight meanwhile: what .venv does not have itself is gone when the other environment is not active.
+    if [ -f "$visible" ]; then mv "$visible" "$hidden"; fi
     "$python" -m pip install -qq --disable-pip-version-check -r .venv/requirements.txt
+    if [ -f "$hidden" ]; then mv "$hidden" "$visible"; fi
     cp requirements.txt .venv/requirements-installed.txt
   fi
   export PATH="$repo/.venv/bin:$PATH"
