@@ -5,8 +5,8 @@
 
 A causal Transformer (width 64, 2 layers, context 128) on Tiny Shakespeare, 500 steps of AdamW at
 1e-2 with a cosine, the mean of three seeds; ReLU features, 32 a head. `features` is the rank R of
-the position, `long` the time of forward and backward of one attention over 4,096 tokens (8 heads of
-64, 64 features), where cost goes with R, relative to no position.
+the position; the last columns are the time of forward and backward of one attention over so many
+tokens (8 heads of 64, 64 features) relative to no position.
 """
 
 import math
@@ -21,11 +21,14 @@ from torch.nn.functional import cross_entropy
 from mnemosyne import nn
 
 STEPS, SEEDS, BATCH, CONTEXT = 500, 3, 12, 128
+LENGTHS = (1024, 4096, 16384)
 EXP = {"position": "flt", "factor": "exp"}
+PHASES = {**EXP, "phase": True, "initial_amplitude": 2.0}
 SQUARE = {"position": "flt", "factor": "square"}
 FORMS = {
     "none": {"position": "none"},
     **{f"exp, {r} waves": {**EXP, "num_frequencies": r} for r in (4, 8, 16, 32, 64)},
+    **{f"exp, {r} waves, phases, A = 2": {**PHASES, "num_frequencies": r} for r in (64, 128)},
     **{f"square, {r} waves": {**SQUARE, "num_frequencies": r} for r in (4, 8)},
     **{f"damped, {t}": {"position": "damped", "num_components": t} for t in (1, 2, 4, 8)},
 }
@@ -79,44 +82,49 @@ def position(form):
     )
 
 
-def long_time(form):
-    """Features of the position, and milliseconds of forward and backward over 4,096 tokens."""
-    encoding = position(form)
+def milliseconds(encoding, length):
+    """Forward and backward of one attention over so many tokens."""
     attention = nn.LinearAttention(512, 8, causal=True, position=encoding)
-    x = torch.randn(1, 4096, 512, requires_grad=True)
+    x = torch.randn(1, length, 512, requires_grad=True)
     times = []
     for _ in range(3):
         start = time.perf_counter()
         attention(x).sum().backward()
         times.append(time.perf_counter() - start)
-    features = 1
-    if encoding is not None:
-        features = encoding.features(torch.zeros(1, 1))[0].shape[-1]
-    return features, 1e3 * min(times)
+    return 1e3 * min(times)
 
 
 def times():
+    """Name, features of the position, and times relative to no position."""
     base = None
     for name, form in FORMS.items():
-        features, milliseconds = long_time(form)
-        base = base or milliseconds
-        yield name, features, milliseconds / base
+        encoding = position(form)
+        features = 1
+        if encoding is not None:
+            features = encoding.features(torch.zeros(1, 1))[0].shape[-1]
+        own = [milliseconds(encoding, length) for length in LENGTHS]
+        base = base or own
+        yield name, features, " | ".join(f"{a / b:.1f}" for a, b in zip(own, base, strict=True))
 
 
 def main():
-    print("| position | features | validation loss | long |\n|---|---|---|---|", flush=True)
+    lengths = " | ".join(f"{length:,}" for length in LENGTHS)
+    print(
+        f"| position | features | validation loss | {lengths} |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     if sys.argv[1:] == ["time"]:
-        for name, features, ratio in times():
-            print(f"| {name} | {features} | - | {ratio:.1f} |", flush=True)
+        for name, features, ratios in times():
+            print(f"| {name} | {features} | - | {ratios} |", flush=True)
         return
     folder = os.environ.get("MNEMOSYNE_DATA")
     if not folder:
         sys.exit("expected the folder of the data sets in MNEMOSYNE_DATA, got nothing")
     torch.manual_seed(0)
     data = load(folder)
-    for name, features, ratio in list(times()):
+    for name, features, ratios in list(times()):
         losses = [trained_loss(FORMS[name], *data, seed) for seed in range(SEEDS)]
-        print(f"| {name} | {features} | {sum(losses) / SEEDS:.3f} | {ratio:.1f} |", flush=True)
+        print(f"| {name} | {features} | {sum(losses) / SEEDS:.3f} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

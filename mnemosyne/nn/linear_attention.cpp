@@ -75,6 +75,8 @@ void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
 
 /// Up to here the L x S matrix of a mask is small.
 constexpr int64_t kLargestMatrix = 256;
+/// What passes over the matrix cost beside products, in terms of a product; measured.
+constexpr int64_t kMatrixOverhead = 32;
 
 }  // namespace
 
@@ -261,17 +263,23 @@ bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
          std::max(tokens.query.size(2), tokens.key.size(2)) <= options_.exact_length;
 }
 
-// Whether, where there is no kernel that would weigh pairs by itself, the matrix of all weights
-// takes less work than sums of M features times R of the position.
+// Whether the matrix of all weights takes less work than `ops::linear_attention`, which goes
+// through sums of M features times R of the position or, in its kernel, pairs of tokens, causal
+// ones once, but their R for every example of the batch.
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
   if (is_exact(tokens)) return true;
-  if (!is_bounded(kind_) || ops::linear_attention_is_fused({.query = tokens.query})) return false;
+  if (!is_bounded(kind_)) return false;
   if (damped && tokens.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
   const int64_t rank = damped ? damped->num_features() : fourier->num_features();
   const int64_t features = omega.defined() ? omega.size(0) : tokens.query.size(3);
-  return std::max(tokens.query.size(2), keys) <= kLargestMatrix &&
-         keys * (features + rank + depth) <= rank * features * depth;
+  if (std::max(tokens.query.size(2), keys) > kLargestMatrix) return false;
+  const int64_t pair = features + rank + depth;
+  if (!ops::linear_attention_is_fused({.query = tokens.query})) {
+    return keys * pair <= rank * features * depth;
+  }
+  const int64_t shared = rank / std::max<int64_t>(tokens.query.size(0), 1);
+  return features + depth + shared + kMatrixOverhead < pair / (options_.causal ? 2 : 1);
 }
 
 // The factor of every query and key, [H,L,S] or [B,H,L,S].

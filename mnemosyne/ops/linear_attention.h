@@ -74,9 +74,9 @@ struct LinearAttentionResult {
 /// pairs of blocks of 128 tokens, with the features of one head at a time in scratch memory.
 ///
 /// Exponential features are stable: a query's are relative to its own largest, a key's to the
-/// largest of all keys (both directions) or of the keys up to it (causal), so that a later token
-/// does not change an earlier finite output by one bit. The floor applies to weights scaled that
-/// way.
+/// largest of all keys (both directions) or of the keys up to it (causal), so that what a later
+/// token holds does not change an earlier finite output by one bit. The floor applies to weights
+/// scaled that way.
 ///
 /// From the papers: the maps, and that a position mask of low rank keeps attention linear. Ours:
 /// the mask as a factor of rank R beside the features, its decay per part (a gate per feature is

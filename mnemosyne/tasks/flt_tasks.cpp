@@ -83,7 +83,10 @@ TaskPtr predict_rmd17(const TaskInfo& info, ModelPtr model, const std::string& f
                             {.batch_size = info.default_batch});
 }
 
-std::vector<TaskEntry> text_tasks(const nn::AttentionOptions& attention) {
+std::vector<TaskEntry> text_tasks(nn::AttentionOptions attention) {
+  attention.phase = true;  // heads that look for a certain earlier token
+  attention.initial_amplitude = 2.0;
+  attention.num_frequencies = 128;  // all waves of the context
   return {
       {{.name = "flt_char_lm",
         .description = "Causal Transformer, width 64, 2 layers, context 128, on characters of "
@@ -175,8 +178,7 @@ std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
   };
 }
 
-/// Twice as many features as a head has dimensions, and as many waves as the masks of text take
-/// (docs/position.md).
+/// Twice as many features as a head has dimensions, and waves for masks that are not smooth.
 nn::AttentionOptions parse_attention(const std::string& text) {
   const size_t dash = text.find('-');
   return {.kind = text.substr(0, dash),

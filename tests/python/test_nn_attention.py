@@ -199,3 +199,27 @@ def test_shapes_are_named():
     query, key, value = tensors()
     with pytest.raises(RuntimeError, match=r"expected query \[B,H,L,D\].*got \[2, 12, 4\]"):
         linear_attention(query[:, 0], key, value)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_that_is_not_continued_saves_no_state(causal):
+    if causal:
+        position = nn.DampedPosition(H)
+    else:
+        position = MULTIPLICATIVE["exp"]()
+    attention = nn.LinearAttention(
+        32, H, causal=causal, feature_map="relu", num_features=64, position=position
+    )
+    saved = []
+
+    def pack(x):
+        saved.append(x.numel())
+        return x
+
+    # 20 tokens against 64 features times at least 13 of the position times 16 of a value.
+    x = torch.randn(1, 20, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        output = attention(x)
+    assert saved and max(saved) < 64 * 13 * 16
+    output.sum().backward()
+    assert x.grad.isfinite().all()
