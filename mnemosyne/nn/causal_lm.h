@@ -23,7 +23,7 @@ struct CausalLMOptions {
   int64_t heads = 4;
   int64_t layers = 2;
   int64_t hidden = 0;  ///< Of the feed-forward part; 0: four times the width.
-  AttentionOptions attention{};
+  AttentionOptions attention{.position = "damped"};  ///< Goes on beyond the context.
   uint64_t seed = 0;  ///< Of the initial weights and all random draws.
 };
 

@@ -60,7 +60,7 @@ Handle make_linear_attention(const py::dict& options, const std::optional<py::di
 template <typename Impl, typename Options>
 Handle make_model(const py::dict& options, const py::dict& attention) {
   auto read = read_options<Options>(options);
-  read.attention = read_options<nn::AttentionOptions>(attention);
+  read.attention = read_options<nn::AttentionOptions>(attention, read.attention);
   return make_handle<Impl>(read);
 }
 

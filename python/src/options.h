@@ -117,10 +117,9 @@ inline std::string text_of(const py::handle& value) { return std::string(py::str
 }
 
 /// Options of the type from a dictionary with some of their names; ValueError for a name that they
-/// do not have and for a value of another type.
+/// do not have and for a value of another type. The others are those of `options`.
 template <typename Options>
-Options read_options(const py::dict& given) {
-  Options options;
+Options read_options(const py::dict& given, Options options = {}) {
   std::string known;
   py::dict rest = given.attr("copy")();
   nn::for_each_field(options, [&](const char* name, auto& field) {

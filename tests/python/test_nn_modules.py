@@ -309,7 +309,8 @@ def test_bad_input_is_named(make, message):
 
 def test_models_have_the_shapes_of_their_docs():
     size = {"width": 16, "heads": 2}
-    language = nn.CausalLM(vocabulary=11, context=16, attention={"position": "damped"}, **size)
+    language = nn.CausalLM(vocabulary=11, context=16, **size)
+    assert "block0.attention.position.log_rate" in dict(language.named_parameters())
     text = torch.randint(11, (2, 9))
     logits = language(text)
     assert logits.shape == (2, 9, 11)

@@ -33,10 +33,11 @@ class AttentionChoice(TypedDict, total=False):
 class CausalLM(LibraryModule):
     """A language model: tokens int64 [B, T], T <= context, to logits [B, T, vocabulary].
 
-    Options: vocabulary, context, width, heads, layers, hidden (0: 4 width), seed.
+    Options: vocabulary, context, width, heads, layers, hidden (0: 4 width), seed. The position is
+    "damped" unless `attention` names another.
 
     Example:
-        >>> model = mnemosyne.nn.CausalLM(vocabulary=65, attention={"position": "damped"})
+        >>> model = mnemosyne.nn.CausalLM(vocabulary=65)
         >>> logits = model(torch.zeros(2, 128, dtype=torch.int64))        # [2, 128, 65]
     """
 
