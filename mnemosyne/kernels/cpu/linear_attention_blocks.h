@@ -19,7 +19,8 @@ struct Block {
   float* features;  ///< [C,Mp], or its transpose
   float* values;    ///< [C,Vp], or its transpose; of queries the gradients of their outputs
   float* factors;   ///< of keys [R,C], transposed; of queries [C,R], `since`
-  float* numbers;   ///< [C], of keys their offsets; of queries the gradients of their denominators
+  float* numbers;   ///< of keys [1], the offset after them; of queries [C], the gradients of their
+                    ///< denominators
   float* through;   ///< [R], what fades through the chunk
 };
 
