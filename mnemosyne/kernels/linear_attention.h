@@ -133,15 +133,21 @@ constexpr bool attention_prefers_blocks(const LinearAttentionSizes& sizes,
   return tokens * pair < (backward ? 5 : 2) * (causal ? 2 : 1) * state;
 }
 
-/// Floats of what is kept of all keys or of all queries, in whole chunks: features, values, factors
-/// and a number for each, and what fades through a chunk.
+/// Floats of what is kept of a chunk: features, values, factors and a number for each token, and
+/// what fades through it.
+constexpr int64_t attention_block_floats(const LinearAttentionSizes& sizes,
+                                         AttentionFeatures features) {
+  return attention_chunk(sizes.rank) * (attention_padded_features(sizes, features) +
+                                        attention_padded(sizes.value_depth) + sizes.rank + 1) +
+         attention_padded(sizes.rank);
+}
+
+/// Of all chunks of keys or of queries, whichever are more.
 constexpr int64_t attention_kept_floats(const LinearAttentionSizes& sizes,
                                         AttentionFeatures features) {
   const int64_t tokens = sizes.queries > sizes.keys ? sizes.queries : sizes.keys;
-  const int64_t chunk = attention_chunk(sizes.rank), chunks = (tokens + chunk - 1) / chunk;
-  return chunks * (chunk * (attention_padded_features(sizes, features) +
-                            attention_padded(sizes.value_depth) + sizes.rank + 1) +
-                   attention_padded(sizes.rank));
+  const int64_t chunk = attention_chunk(sizes.rank);
+  return (tokens + chunk - 1) / chunk * attention_block_floats(sizes, features);
 }
 
 /// Floats of scratch that the forward pass needs: what its `Chunk` and state, or blocks, take.

@@ -338,7 +338,7 @@ void linear_attention_backward(const LinearAttentionBackwardParams& params) {
   const float offset = first_offset(shape, forward);
   Memory memory;
   if (forward.by_blocks) {
-    memory.blocks = take_blocks(shape, arena);
+    memory.blocks = take_blocks(forward, arena);
   } else {
     memory.state = take_state(shape, arena);
     memory.grad_state = take_state(shape, arena);

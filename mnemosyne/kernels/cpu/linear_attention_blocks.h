@@ -40,10 +40,9 @@ struct Blocks {
 
 inline int64_t chunks_of(const Shape& s, int64_t length) { return (length + s.C - 1) / s.C; }
 
-inline Blocks take_blocks(const Shape& s, Arena& arena) {
-  const int64_t count = chunks_of(s, s.L > s.S ? s.L : s.S);
-  const int64_t distance = s.C * (s.Mp + s.Vp + s.R + 1) + attention_padded(s.R);
-  return {arena.take(count * distance), distance};
+inline Blocks take_blocks(const LinearAttentionParams& p, Arena& arena) {
+  return {arena.take(attention_kept_floats(p.sizes, p.features)),
+          attention_block_floats(p.sizes, p.features)};
 }
 
 inline void keep_through(const Shape& s, const Fading& fading, const Block& block) {
@@ -54,40 +53,40 @@ inline void keep_through(const Shape& s, const Fading& fading, const Block& bloc
   }
 }
 
+/// The part of a block of keys that both passes keep: factors [n,R] relative to `after`.
+inline void keep_factors(const Shape& s, Span span, const float* factors, float after,
+                         const Fading& fading, const Block& block) {
+  transpose_factors(s, span, factors, block.factors);
+  block.numbers[0] = after;
+  keep_through(s, fading, block);
+}
+
 /// gap *= what fades through the block.
 inline void widen_gap(const Shape& s, const Block& block, float* gap) {
   for (int64_t r = 0; r < s.R; ++r) gap[r] *= block.through[r];
 }
 
-/// to [R,C] <- rows [n,R], zero in columns from n on.
-inline void transpose_factors(const Shape& s, Span span, const float* rows, float* to) {
-  fill(to, s.R * s.C, 0);
-  for (int64_t j = 0; j < span.n; ++j) {
-    for (int64_t r = 0; r < s.R; ++r) to[r * s.C + j] = rows[j * s.R + r];
+/// relative [n] <- e^{from - o_i}; ones where offsets is null, as all are `from`.
+inline void relative_to(Span span, float from, const float* offsets, float* relative) {
+  for (int64_t i = 0; i < span.n; ++i) {
+    relative[i] = offsets != nullptr ? rescaled(from, offsets[i]) : 1.0f;
   }
 }
 
-/// to [nr] rows of `width` <- p_ir since_ir gap_r e^{from - o_i}, zero in the padding and in rows
-/// from n on. table and since (ones if null) are [n,R]; offsets null: all are `from`.
-inline void pair_factors(const Shape& s, Span span, const float* table, const float* since,
-                         const float* gap, float from, const float* offsets, int64_t width,
-                         float* to) {
-  fill(to, span.rows * width, 0);
-  for (int64_t i = 0; i < span.n; ++i, to += width) {
-    const float relative = offsets != nullptr ? rescaled(from, offsets[i]) : 1.0f;
-    for (int64_t r = 0; r < s.R; ++r) {
-      const float faded = since != nullptr ? gap[r] * since[i * s.R + r] : gap[r];
-      to[r] = relative * faded * (table != nullptr ? table[i * s.R + r] : 1.0f);
-    }
+/// factors [n,R] <- p_ir since_ir gap_r relative_i; table and since [n,R] are ones if null.
+inline void load_pair_factors(const Shape& s, Span span, const float* table, const float* since,
+                              const float* gap, const float* relative, float* factors) {
+  load_factors(span, s.R, table, since, relative, factors);
+  for (int64_t i = 0; i < span.n; ++i) {
+    for (int64_t r = 0; r < s.R; ++r) factors[i * s.R + r] *= gap[r];
   }
 }
 
 /// weights [n,C] *= coupling for the first `count` columns; zero up to whole vectors.
 inline void couple_all(const Shape& s, Span span, int64_t count, const float* coupling,
                        float* weights) {
-  for (int64_t i = 0; i < span.n; ++i, weights += s.C, coupling += s.C) {
-    for (int64_t j = 0; j < count; ++j) weights[j] *= coupling[j];
-    fill(weights + count, round_up(count, kLanes) - count, 0);
+  for (int64_t i = 0; i < span.n; ++i) {
+    couple_row(count, round_up(count, kLanes), coupling + i * s.C, weights + i * s.C);
   }
 }
 

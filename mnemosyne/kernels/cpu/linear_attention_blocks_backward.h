@@ -11,11 +11,9 @@ namespace {
 void keep_keys(const Shape& s, const Params& p, const Chunk& c, Span span, float after,
                const Block& block) {
   load_key_factors(s, p, c, span);
-  transpose_factors(s, span, c.factors, block.factors);
+  keep_factors(s, span, c.factors, after, c.fading, block);
   copy(block.features, c.keys, span.rows * s.Mp);
   transpose(span.rows, s.Vp, c.values, s.Vp, block.values, s.C);
-  block.numbers[0] = after;
-  keep_through(s, c.fading, block);
 }
 
 /// What `keys_from_blocks` needs of the queries of a chunk.
@@ -49,7 +47,8 @@ void queries_from_blocks(const Shape& s, const Params& p, const Chunk& c, Span s
   for (int64_t index = count - 1; index >= 0; --index) {
     const Block block = blocks.at(s, index);
     const Span keys = Span::at(index * s.C, s.S, s.C);
-    pair_factors(s, span, table, c.fading.since, c.gap, block.numbers[0], offsets, s.R, c.factors);
+    relative_to(span, block.numbers[0], offsets, c.relative);
+    load_pair_factors(s, span, table, c.fading.since, c.gap, c.relative, c.factors);
     product<Accumulate::kSet, true>(span.rows, keys.rows, s.R, c.factors, s.R, block.factors, s.C,
                                     c.coupling, s.C);
     pair_gradients(s, span, keys, c.up, c.totals, block.values, c.weights);
@@ -116,11 +115,10 @@ void keys_from_block(const Shape& s, const Params& p, const Chunk& c, Span span,
                      const FactorTables& tables) {
   const float* since = p.forward.decay != nullptr ? block.factors : nullptr;
   float* relative = c.largest;
-  for (int64_t i = 0; i < queries.n; ++i) {
-    relative[i] = offsets != nullptr ? rescaled(after, offsets[i]) : 1.0f;
-  }
-  pair_factors(s, queries, chunk_table(s, p.forward.query_factor, s.L, queries), since, c.gap,
-               after, offsets, attention_padded(s.R), tables.queries);
+  relative_to(queries, after, offsets, relative);
+  load_pair_factors(s, queries, chunk_table(s, p.forward.query_factor, s.L, queries), since, c.gap,
+                    relative, c.factors);
+  pad_factors(s, queries, attention_padded(s.R), c.factors, tables.queries);
   product<Accumulate::kSet, true>(queries.rows, span.rows, s.Mp, block.features, s.Mp,
                                   c.keys_transposed, s.C, c.scores, s.C);
   pair_gradients(s, queries, span, block.values, block.numbers, c.values_transposed, c.weights);

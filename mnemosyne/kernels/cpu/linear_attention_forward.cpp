@@ -44,13 +44,19 @@ struct Past {
   Blocks blocks{};
 };
 
+/// factors <- s_jr e^{o_j - after}, faded to the end of the chunk.
+void load_key_factors(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
+                      float after) {
+  for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
+  load_factors(span, s.R, chunk_table(s, p.key_factor, s.S, span), c.fading.until, c.relative,
+               c.factors);
+}
+
 /// state <- e^{before - after} state, faded, + sum_j e^{o_j - after} s_j phi_j [v_j, 1], faded.
 void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
               float before, float after, State state) {
   const bool plain = p.key_factor == nullptr && before == after;
-  for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
-  load_factors(span, s.R, chunk_table(s, p.key_factor, s.S, span), c.fading.until, c.relative,
-               c.factors);
+  load_key_factors(s, p, c, span, after);
   fade_state(s, rescaled(before, after), c.fading.through, state);
   for (int64_t r = 0; r < s.R; ++r) {
     const float* keys = c.keys;
@@ -87,21 +93,18 @@ void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, 
 /// What `read_block` needs of the keys of a chunk, and `after`, their last offset.
 void keep_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
                float after, const Block& block) {
-  for (int64_t j = 0; j < span.n; ++j) c.relative[j] = rescaled(c.offsets[j], after);
-  load_factors(span, s.R, chunk_table(s, p.key_factor, s.S, span), c.fading.until, c.relative,
-               c.factors);
-  transpose_factors(s, span, c.factors, block.factors);
+  load_key_factors(s, p, c, span, after);
+  keep_factors(s, span, c.factors, after, c.fading, block);
   transpose(span.rows, s.Mp, c.keys, s.Mp, block.features, s.C);
   copy(block.values, c.values, span.rows * s.Vp);
-  block.numbers[0] = after;
-  keep_through(s, c.fading, block);
 }
 
 /// output and totals += what the queries of a chunk read from the keys of another one.
 void read_block(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
                 Span keys, const Block& block) {
-  pair_factors(s, span, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.gap,
-               block.numbers[0], c.offsets, s.R, c.factors);
+  relative_to(span, block.numbers[0], c.offsets, c.relative);
+  load_pair_factors(s, span, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.gap,
+                    c.relative, c.factors);
   product<Accumulate::kSet, true>(span.rows, keys.rows, s.R, c.factors, s.R, block.factors, s.C,
                                   c.coupling, s.C);
   product<Accumulate::kSet, true>(span.rows, keys.rows, s.Mp, c.queries, s.Mp, block.features, s.C,
@@ -222,7 +225,7 @@ void linear_attention_forward(const LinearAttentionParams& params) {
   const Chunk chunk(shape, params, arena);
   Past past;
   if (params.by_blocks) {
-    past.blocks = take_blocks(shape, arena);
+    past.blocks = take_blocks(params, arena);
   } else {
     past.state = take_state(shape, arena);
     load_state(shape, params.sizes.heads, params.sums, params.normalizer, past.state);

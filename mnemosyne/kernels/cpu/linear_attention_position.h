@@ -66,6 +66,14 @@ inline void load_factors(Span span, int64_t rank, const float* table, const floa
   }
 }
 
+/// to [R,C] <- rows [n,R], zero in columns from n on.
+inline void transpose_factors(const Shape& s, Span span, const float* rows, float* to) {
+  fill(to, s.R * s.C, 0);
+  for (int64_t j = 0; j < span.n; ++j) {
+    for (int64_t r = 0; r < s.R; ++r) to[r * s.C + j] = rows[j * s.R + r];
+  }
+}
+
 /// One row after the other, the keys' factors fade along: keys [R,C] is scratch.
 inline void fading_coupling(const Shape& s, Span span, const float* query_factor,
                             const float* key_factor, const float* decay, float* keys,
@@ -103,9 +111,7 @@ inline float* chunk_coupling(const Shape& s, const LinearAttentionParams& p, Spa
   } else if (p.decay != nullptr) {
     fading_coupling(s, span, queries, keys, chunk_table(s, p.decay, s.S, span), tables, coupling);
   } else {
-    for (int64_t r = 0; r < s.R; ++r) {
-      for (int64_t j = 0; j < span.n; ++j) tables[r * s.C + j] = keys[j * s.R + r];
-    }
+    transpose_factors(s, span, keys, tables);
     // The last tile would read rows of the table that do not exist.
     float* rows = tables + s.R * s.C;
     copy(rows, queries, span.n * s.R);
@@ -119,16 +125,20 @@ inline float* chunk_coupling(const Shape& s, const LinearAttentionParams& p, Spa
   return coupling;
 }
 
+/// The first `count` of a row of weights *= coupling (ones if null); zero from there to `width`.
+inline void couple_row(int64_t count, int64_t width, const float* coupling, float* row) {
+  if (coupling != nullptr) {
+    for (int64_t j = 0; j < count; ++j) row[j] *= coupling[j];
+  }
+  fill(row + count, width - count, 0);
+}
+
 /// weights [C,C] *= coupling on and below the diagonal, zero above it up to whole vectors; rows
 /// from n on are zero.
 inline void couple(const Shape& s, Span span, const float* coupling, float* weights) {
   for (int64_t i = 0; i < span.rows; ++i) {
-    float* row = weights + i * s.C;
-    const int64_t count = i < span.n ? i + 1 : 0;
-    if (coupling != nullptr) {
-      for (int64_t j = 0; j < count; ++j) row[j] *= coupling[i * s.C + j];
-    }
-    fill(row + count, round_up(span.rows, kLanes) - count, 0);
+    couple_row(i < span.n ? i + 1 : 0, round_up(span.rows, kLanes),
+               coupling != nullptr ? coupling + i * s.C : nullptr, weights + i * s.C);
   }
 }
 
