@@ -86,6 +86,8 @@ std::string unpack_gzip(std::string_view bytes, const std::string& name, size_t 
                        std::to_string(bytes.size()) + " more bytes");
     }
     unpack_member(bytes, name, max_bytes, result);
+    // Padding to a whole block, which gzip and Python pass over, too.
+    bytes.remove_prefix(std::min(bytes.find_first_not_of('\0'), bytes.size()));
   }
   return result;
 }

@@ -10,9 +10,9 @@ namespace mnemosyne::io {
 inline constexpr size_t kLargestData = size_t{1} << 30;
 
 /// The content of `bytes`, unpacked when they start with gzip's magic number (several gzip members
-/// one after the other included), and as they are otherwise. `name` is what errors call the source.
-/// InputError when the gzip data are corrupt or end too early, are followed by something else, or
-/// unpack to more than `max_bytes`.
+/// one after the other included, zeros behind a member passed over), and as they are otherwise.
+/// `name` is what errors call the source. InputError when the gzip data are corrupt or end too
+/// early, are followed by something else, or unpack to more than `max_bytes`.
 std::string unpack_gzip(std::string_view bytes, const std::string& name,
                         size_t max_bytes = kLargestData);
 

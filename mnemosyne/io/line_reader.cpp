@@ -1,5 +1,6 @@
 #include "mnemosyne/io/line_reader.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "mnemosyne/core/error.h"
@@ -29,24 +30,25 @@ bool LineReader::next(std::string_view& line) {
   ++number_;
   while (true) {
     const std::string_view rest(buffer_.data() + begin_, end_ - begin_);
-    size_t length = rest.find('\n', searched);
-    const bool complete = length != std::string_view::npos;
-    if (!complete) length = rest.size();
+    size_t length = std::min(rest.find('\n', searched), rest.size());
+    length = std::min(rest.substr(0, length).find('\r', searched), length);
     if (length > kLongestLine) {
       throw InputError("[data] expected lines of at most 1 MiB, got a longer one: " + place());
     }
-    searched = rest.size();
-    if (!complete && refill()) continue;
-    line = std::string_view(buffer_.data() + begin_, length);
-    if (!complete && length == 0) {
+    // The "\n" of a "\r" at the end of what is read may be still to come.
+    const bool whole = length < rest.size() && (rest[length] == '\n' || length + 1 < rest.size());
+    searched = length;
+    if (!whole && refill()) continue;
+    const std::string_view text(buffer_.data() + begin_, end_ - begin_);
+    if (text.empty()) {
       --number_;
       return false;
     }
-    begin_ += length + (complete ? 1 : 0);
+    line = text.substr(0, length);
+    begin_ += length + (text.substr(length, 2) == "\r\n" ? 2 : length < text.size() ? 1 : 0);
     if (line.find('\0') != std::string_view::npos) {
       throw InputError("[data] expected text, got a zero byte in " + place());
     }
-    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     return true;
   }
 }

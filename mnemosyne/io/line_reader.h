@@ -10,8 +10,9 @@
 
 namespace mnemosyne::io {
 
-/// The lines of a text, one at a time, without their ends ("\n" or "\r\n"). A line that is longer
-/// than 1 MiB or holds a zero byte is refused: what has one is no text.
+/// The lines of a text, one at a time, without their ends, which are "\n", "\r\n" or "\r" as for
+/// Python. A line that is longer than 1 MiB or holds a zero byte is refused: what has one is no
+/// text.
 ///
 ///     std::string_view line;
 ///     while (lines.next(line)) use(line);   // `line` is valid until the next call
