@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "mnemosyne/io/tar.h"
 #include "mnemosyne/io/xz_source.h"
 #include "mnemosyne/tasks/molecule_files.h"
 #include "tests/data_files.h"
@@ -18,16 +17,14 @@ namespace {
 
 using mnemosyne::testing::close;
 using mnemosyne::testing::gzip;
-using mnemosyne::testing::octal;
 using mnemosyne::testing::real_data;
 using mnemosyne::testing::refusal;
-using mnemosyne::testing::tar_header;
 using mnemosyne::testing::tar_member;
 using mnemosyne::testing::TestFolder;
 
 const std::vector<int64_t> kElements{1, 6, 7, 8, 16};
 const std::string kWater =
-    "3\nProperties of nothing energy=x\nO 0 0 .5\nH 1.0 -2e-1 0 0.4\n H +1 0 0\n";
+    "3\ntwo lengths of equal energy\nO 0 0 .5\nH 1.0 -2e-1 0 0.4\n H +1 0 0\n";
 
 std::vector<XyzFrame> read(const std::string& text) {
   XyzReader reader(io::open_bytes(text, "the_file"));
@@ -52,7 +49,10 @@ TEST(Xyz, ReadsFramesOneBehindTheOther) {
   EXPECT_TRUE(frames[0].forces.empty());
   EXPECT_EQ(frames[1].elements, (std::vector<int64_t>{34}));
   EXPECT_EQ(atomic_number("Og"), 118);
-  EXPECT_EQ(atomic_number("c"), 0);
+  EXPECT_EQ(atomic_number("c"), 6);
+  EXPECT_EQ(atomic_number("CL"), 17);
+  EXPECT_EQ(atomic_number("nA"), 11);
+  for (const char* none : {"", "X", "D", "H1", "[", "\xc3\x89"}) EXPECT_EQ(atomic_number(none), 0);
   EXPECT_TRUE(read("\n \n").empty());
 }
 
@@ -68,6 +68,37 @@ TEST(Xyz, ReadsTheColumnsOfAnExtendedFile) {
   EXPECT_EQ((*frames[0].lattice)[4], 9);
 }
 
+// Beside ASE on many more spellings: tests/python/test_xyz_ase.py and test_xyz_fuzz.py.
+TEST(Xyz, AnEnergyInsideQuotesIsNone) {
+  const auto energy = [](const std::string& comment) {
+    return read("1\n" + comment + "\nH 0 0 0\n").at(0).energy;
+  };
+  for (const char* comment :
+       {"energy=-5.5", "energy = -5.5 eV", "energy='-5.5'", "\"energy\" ={-5.5}",
+        R"(note="said \" energy=5 \" once" energy=-5.5)",
+        R"(energy=-5.5 note="a \" energy=5 \" b")", "energy=-5.5 name='a energy=5 b'",
+        "name=[a energy=5 b] energy=-5.5", "note=a\\ energy=5 energy=-5.5",
+        "energy=-5.5 don't energy=5"}) {
+    EXPECT_EQ(energy(comment), -5.5) << comment;
+  }
+  for (const char* comment : {"", "of lowest energy", "'energy=5", "ENERGY=5", "x energy\\=5"}) {
+    EXPECT_EQ(energy(comment), std::nullopt) << comment;
+  }
+}
+
+TEST(Xyz, AnAtomicNumberCountsWhereThereIsOne) {
+  const auto frames = read(
+      "2\nProperties=species:S:1:pos:R:3:Z:I:1\nCA 0 0 0 6\nHO 1 0 0 1\n"
+      "1\nProperties=positions:R:3:numbers:I:1\n1 2 3 17\n");
+  EXPECT_EQ(frames[0].elements, (std::vector<int64_t>{6, 1}));
+  EXPECT_EQ(frames[1].elements, (std::vector<int64_t>{17}));
+  EXPECT_EQ(frames[1].positions[0], (std::array<double, 3>{1, 2, 3}));
+  for (const char* number : {"0", "119", "-1", "6.0", "C"}) {
+    EXPECT_MENTIONS(bad("1\nProperties=Z:I:1:pos:R:3\n" + std::string(number) + " 0 0 0\n"),
+                    "atomic number from 1 to 118");
+  }
+}
+
 TEST(Xyz, RefusesBadFramesByLine) {
   EXPECT_MENTIONS(bad("-3\n\n"), "atoms from 1 to 100000, got \"-3\" in line 1");
   for (const char* count :
@@ -79,13 +110,13 @@ TEST(Xyz, RefusesBadFramesByLine) {
   EXPECT_MENTIONS(bad("2\n\nH 0 0 0\nXx 0 0 0\n"), "an element, got \"Xx\" in line 4");
   EXPECT_MENTIONS(bad("2\n\nH 0 0 0\nH 0 0\n"), "4 columns or more, got 3 in line 4");
   EXPECT_MENTIONS(bad("2\n\nH 0 0 0\n\n"), "got 0 in line 4");
-  for (const char* number :
-       {"nan", "inf", "-inf", "1e999", "1e10", "1.2.3", "--1", "0x10", "1,0", "+"}) {
+  for (const char* number : {"nan", "inf", "-inf", "1e999", "1e10", "1.2.3", "--1", "+-1", "++1",
+                             "1D3", "0x10", "1_0", "nan(1)", "1,0", "+"}) {
     const std::string message = bad("1\n\nH 0 " + std::string(number) + " 0\n");
     EXPECT_MENTIONS(message, "a finite number");
     EXPECT_MENTIONS(message, "in line 3");
   }
-  EXPECT_MENTIONS(bad(kWater + kWater.substr(0, 40)), "line 8");
+  EXPECT_MENTIONS(bad(kWater + kWater.substr(0, 37)), "line 8");
   EXPECT_MENTIONS(bad(std::string("1\n\nH 0 0 \0", 10)), "zero byte in line 3");
   EXPECT_MENTIONS(bad("\x1b[31m\n"), "\"\\x1b[31m\"");
 }
@@ -94,7 +125,7 @@ TEST(Xyz, RefusesBadComments) {
   const auto with = [](const std::string& comment) {
     return bad("1\n" + comment + "\nH 0 0 0 0 0 0\n");
   };
-  EXPECT_MENTIONS(with("Properties=pos:R:3"), "Properties with species:S:1 and pos:R:3");
+  EXPECT_MENTIONS(with("Properties=pos:R:3"), "species:S:1 or Z:I:1, and pos:R:3");
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:2"), "in line 2");
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:more"), "in line 2");
   EXPECT_MENTIONS(with("Properties=species:S:-1:pos:R:3"), "1 to 100 columns");
@@ -102,6 +133,17 @@ TEST(Xyz, RefusesBadComments) {
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:forces:R:3:q:R:1"),
                   "8 columns or more, got 7");
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 energy=nan"), "got \"nan\" in line 2");
+  EXPECT_MENTIONS(with("energy=-1.5D+02"), "energy, got \"-1.5D+02\" in line 2");
+  EXPECT_MENTIONS(with("energy=1 energy=2"), "energy once, got \"1\" and \"2\" in line 2");
+  EXPECT_MENTIONS(with("=5"), "a key before the first =, got \"=5\" in line 2");
+  EXPECT_MENTIONS(with("Properties of nothing"), "got \"\" in line 2");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:pos:R:3"), "\"pos0\" again");
+  EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3:id:I:1:q:Q:1"), "got \"Q\" in line 2");
+  EXPECT_MENTIONS(with("stress='1 2 3'"), "9 numbers for stress, got 3");
+  EXPECT_MENTIONS(with("pbc='T T'"), "1 or 3 values for pbc, got 2");
+  EXPECT_MENTIONS(with("caf\xe9"), "UTF-8, got \"caf\\xe9\" in line 2");
+  EXPECT_MENTIONS(bad("1\nProperties=species:S:1:pos:R:3:id:I:1\nH 0 0 0 1.5\n"),
+                  "a whole number of 32 bits in column 5, got \"1.5\" in line 3");
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 energy="), "in line 2");
   EXPECT_MENTIONS(with("Properties=species:S:1:pos:R:3 Lattice=\"1 2 3"),
                   "9 numbers for Lattice, got 3");
@@ -111,51 +153,6 @@ std::string molecule(int i) { return "2\ncharge = 0\nC 0 0 0\nH " + std::to_stri
 
 std::string energy_line(int i) {
   return std::to_string(i) + ".xyz " + std::to_string(-10 * i) + " 1\n";
-}
-
-TEST(Tar, ReadsFilesAndPassesOverTheRest) {
-  const std::string longest(200, 'n');
-  const std::string text = std::string(600, 'x');
-  const std::string bytes = tar_header("folder/", octal(0), '5') + tar_member("folder/a", text) +
-                            tar_member("empty", "") + tar_header("pax", octal(3), 'x') + "abc" +
-                            std::string(509, '\0') + tar_header("././@LongLink", octal(201), 'L') +
-                            longest + std::string(512 - 200, '\0') + tar_member("short", "end") +
-                            std::string(1024, '\0') + "whatever";
-  io::TarReader archive(io::open_bytes(bytes, "a.tar"));
-  ASSERT_TRUE(archive.next());
-  EXPECT_EQ(archive.member(), "folder/a");
-  EXPECT_EQ(archive.content(600), text);
-  ASSERT_TRUE(archive.next());
-  EXPECT_EQ(archive.content(600), "");
-  ASSERT_TRUE(archive.next());
-  EXPECT_EQ(archive.member(), longest);
-  EXPECT_EQ(archive.content(600), "end");
-  EXPECT_FALSE(archive.next());
-}
-
-TEST(Tar, RefusesDamageAndLies) {
-  const auto refused = [](const std::string& bytes) {
-    const std::string message = refusal([&] {
-      io::TarReader archive(io::open_bytes(bytes, "a.tar"));
-      while (archive.next()) archive.content(1000);
-    });
-    EXPECT_MENTIONS(message, "in a.tar");
-    return message;
-  };
-  const std::string good = tar_member("a", "abc");
-  EXPECT_MENTIONS(refused("no tar at all"), "a tar header of 512 bytes, got 13");
-  EXPECT_MENTIONS(refused(std::string(512, 'x')), "checksum");
-  EXPECT_MENTIONS(refused(good.substr(0, 514)), "a file of 3 bytes, got the end after 2");
-  EXPECT_MENTIONS(refused(good.substr(0, 600)), "the end of the archive");
-  EXPECT_MENTIONS(refused(tar_header("a", octal(900)) + "abc"), "got the end after 3");
-  EXPECT_MENTIONS(refused(tar_header("a", octal(1001)) + "abc"),
-                  "at most 1000 bytes, got one of 1001");
-  EXPECT_MENTIONS(refused(tar_header("a", "77777777777")), "at most 4 GiB");
-  EXPECT_MENTIONS(refused(tar_header("a", "77777777777", '5')), "at most 4 GiB");
-  EXPECT_MENTIONS(refused(tar_header("a", std::string("\x80\xff\xff\xff", 4))),
-                  "the size of a file");
-  EXPECT_MENTIONS(refused(tar_header("a", "-0000000001")), "the size of a file");
-  EXPECT_MENTIONS(refused(tar_header("a\n\x1b", octal(900))), "\"a\\x0a\\x1b\"");
 }
 
 class Qm7 : public ::testing::Test {
@@ -211,6 +208,40 @@ TEST_F(Qm7, ReadsAFolderAsIt) {
   EXPECT_TRUE(at::equal(data.molecules.atoms(data.train), packed.molecules.atoms(packed.train)));
 }
 
+TEST_F(Qm7, PassesOverWhatAMacPutsBeside) {
+  const std::string mac("\0\5\x16\7 Mac OS X", 13);
+  std::string archive, table;
+  const TestFolder plain("qm7_mac");
+  for (int i = 1; i <= 20; ++i) {
+    const std::string name = std::to_string(i) + ".xyz";
+    archive += tar_member("qm7/._" + name, mac) + tar_member("qm7/" + name, molecule(i));
+    plain.write("._" + name, mac);
+    plain.write(name, i % 2 == 0 ? molecule(i) : gzip(molecule(i)));
+    table += energy_line(i);
+  }
+  plain.write("hof_qm7.txt", table);
+  folder_.write("qm7.tar", archive);
+  const MoleculeData data = read_qm7(folder_.path(), kElements);
+  const MoleculeData unpacked = read_qm7(plain.path(), kElements);
+  EXPECT_EQ(data.molecules.size(), 20);
+  EXPECT_TRUE(at::equal(data.molecules.atoms(data.train), unpacked.molecules.atoms(data.train)));
+}
+
+TEST_F(Qm7, TheTableMayBeOfAnySystem) {
+  folder_.write("qm7.tar", archive_);
+  const MoleculeData expected = read_qm7(folder_.path(), kElements);
+  for (const char* end : {"\r\n", "\r"}) {
+    std::string table;
+    for (int i = 1; i <= 20; ++i) {
+      table += "  " + std::to_string(i) + ".xyz\t" + (i == 1 ? "+" : "-") +
+               std::to_string(i == 1 ? 0 : 10 * i) + ".0 1" + end;
+    }
+    folder_.write("hof_qm7.txt", table);
+    const at::Tensor energies = read_qm7(folder_.path(), kElements).molecules.energies({1, 2});
+    EXPECT_TRUE(at::equal(energies, expected.molecules.energies({1, 2})));
+  }
+}
+
 TEST_F(Qm7, RefusesWhatDoesNotFitTogether) {
   EXPECT_MENTIONS(refused(), "a molecule for each line of hof_qm7.txt");
   folder_.write("qm7.tar", archive_.substr(0, 10 * 1024 + 520));
@@ -227,7 +258,11 @@ TEST_F(Qm7, RefusesWhatDoesNotFitTogether) {
   EXPECT_MENTIONS(refused(), "atomic number 1, 6, 7, 8, 16, got 92");
   folder_.write("qm7.tar", tar_member("21.xyz", molecule(21)));
   EXPECT_MENTIONS(refused(), "10 molecules or more, got 1");
-  for (const char* line : {"21.xyz", "21.xyz nan", "21.xyz -1e99", "21.xyz 1\n21.xyz 2"}) {
+  const std::string far(90, 'd');
+  folder_.write("qm7.tar", tar_member(far + "/21.xyz", "2\n\nC 0 0 0\n"));
+  EXPECT_MENTIONS(refused(), "ddd/21.xyz\")");
+  for (const char* line : {"21.xyz", "21.xyz nan", "21.xyz +-1", "21.xyz -1D2", "21.xyz -1e99",
+                           "21.xyz 1\n21.xyz 2"}) {
     folder_.write("hof_qm7.txt", line);
     EXPECT_MENTIONS(refused(), "hof_qm7.txt");
   }
@@ -276,6 +311,9 @@ TEST(Molecules, OfMotionComeFromTwoFiles) {
   EXPECT_EQ(data.train, (std::vector<int64_t>{0, 1}));
   EXPECT_EQ(data.test, (std::vector<int64_t>{2}));
   EXPECT_GT(data.energy_scale, 0.0);
+  folder.write("._x_train.xyz", "what a Mac puts beside");
+  folder.write("._x_test.xyz.gz", "what a Mac puts beside");
+  EXPECT_EQ(read_rmd17(folder.path(), kElements).test.size(), 1u);
   folder.write("x_train.xyz", kWater);
   EXPECT_MENTIONS(refusal([&] { read_rmd17(folder.path(), kElements); }),
                   "an energy in the comment");

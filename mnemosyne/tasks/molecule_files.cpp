@@ -1,12 +1,11 @@
 #include "mnemosyne/tasks/molecule_files.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <numeric>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "mnemosyne/io/line_reader.h"
 #include "mnemosyne/io/tar.h"
 #include "mnemosyne/tasks/bytes.h"
+#include "mnemosyne/tasks/fields.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
@@ -47,7 +47,19 @@ void add_file(const std::string& path, std::unique_ptr<io::ByteSource> source,
   }
 }
 
-bool is_xyz(const std::string& path) { return path.ends_with(".xyz"); }
+/// What a Mac puts beside every file: "._NAME" with what only a Mac can use, under the same ending.
+bool is_apple_double(const std::string& path) {
+  return path.substr(path.find_last_of('/') + 1).starts_with("._");
+}
+
+bool is_xyz(const std::string& path) { return path.ends_with(".xyz") && !is_apple_double(path); }
+
+/// For errors, which shorten what they quote: of a long path the end tells files apart.
+std::string quoted_end(const std::string& path) {
+  constexpr size_t kShown = 57;
+  if (path.size() <= kShown) return io::in_quotes(path);
+  return io::in_quotes("..." + path.substr(path.size() - kShown));
+}
 
 MoleculesByName read_archive(const std::string& path) {
   MoleculesByName molecules;
@@ -57,7 +69,7 @@ MoleculesByName read_archive(const std::string& path) {
     if (!is_xyz(member)) continue;
     add_file(member,
              io::open_bytes(archive.content(kLargestMolecule),
-                            path + " (member " + io::in_quotes(member) + ")"),
+                            path + " (member " + quoted_end(member) + ")"),
              molecules);
   }
   return molecules;
@@ -67,7 +79,7 @@ MoleculesByName read_folder(const std::string& folder) {
   MoleculesByName molecules;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string path = entry.path().string();
-    if (is_xyz(path)) add_file(path, io::open_plain(path), molecules);
+    if (is_xyz(path)) add_file(path, io::open_unpacked(path), molecules);
   }
   return molecules;
 }
@@ -81,36 +93,23 @@ MoleculesByName read_molecules(const std::string& folder) {
   return read_folder(fs::is_directory(inner) ? inner : folder);
 }
 
-double parse_energy(std::string_view text, const std::string& place) {
-  double value = 0.0;
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stopped != end || !(std::abs(value) <= 1e9)) {
-    refuse_data(place, "a finite energy", io::in_quotes(text));
-  }
-  return value;
-}
-
 /// "file energy ..." a line.
 std::map<std::string, double> read_energies(const std::string& path) {
   std::map<std::string, double> energies;
   io::LineReader lines(io::open_unpacked(path));
   std::string_view line;
-  constexpr std::string_view kBlanks = " \t";
   while (lines.next(line)) {
-    const size_t start = line.find_first_not_of(kBlanks);
-    if (start == std::string_view::npos) continue;
-    line.remove_prefix(start);
-    const size_t name_size = std::min(line.find_first_of(kBlanks), line.size());
-    const std::string name(line.substr(0, name_size));
-    line.remove_prefix(name_size);
-    const size_t number = line.find_first_not_of(kBlanks);
-    if (number == std::string_view::npos) {
+    const std::vector<std::string_view> words = split_words(line, 2);
+    if (words.empty()) continue;
+    const std::string name(words[0]);
+    if (words.size() < 2) {
       refuse_data(lines.place(), "a file and its energy", io::in_quotes(name) + " alone");
     }
-    line.remove_prefix(number);
-    const double energy = parse_energy(line.substr(0, line.find_first_of(kBlanks)), lines.place());
-    if (!energies.emplace(name, energy).second) {
+    const std::optional<double> energy = parse_number(words[1]);
+    if (!energy || !(std::abs(*energy) <= 1e9)) {
+      refuse_data(lines.place(), "a finite energy of at most 1e9", io::in_quotes(words[1]));
+    }
+    if (!energies.emplace(name, *energy).second) {
       refuse_data(lines.place(), "every molecule once", io::in_quotes(name) + " again");
     }
   }
@@ -123,7 +122,7 @@ std::string find_file(const std::string& folder, const std::string& ending) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string path = entry.path().string();
     for (const char* packed : {"", ".gz", ".xz"}) {
-      if (path.ends_with(ending + packed)) found.push_back(path);
+      if (path.ends_with(ending + packed) && !is_apple_double(path)) found.push_back(path);
     }
   }
   if (found.size() != 1) {

@@ -10,7 +10,8 @@ namespace mnemosyne::tasks {
 
 /// QM7 with geometries as distributed with QML (github.com/qmlcode/qml): one XYZ file a molecule,
 /// in `folder`, in `folder`/qm7, or in `folder`/qm7.tar, .tar.gz or .tar.xz, and hof_qm7.txt with
-/// "file energy" (kcal/mol) a line, whose first energy is taken. Molecules are put in a fixed
+/// "file energy" (kcal/mol) a line, whose first energy is taken. Files "._NAME", which a Mac puts
+/// beside others, are passed over. Molecules are put in a fixed
 /// random order; the first are for training, the last fifth, at most 1,000, for testing; the tenth
 /// before them, at most 500, is in neither part, to choose settings by: 5,601 / 500 / 1,000 of
 /// 7,101.
