@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from mnemosyne.plot import PlotError
+from mnemosyne._figure import PlotError, fit_titles, new_figure, save
 
 POINTS = 201  # of a curve
 SIDE = 81  # of a map
 REACH = 2.0  # how far masks are drawn, in largest widths
+PANEL = (4.4, 3.0)  # inches
+LEGEND_ROWS = 14  # heads in one column of a legend
 LARGEST = 4096  # components and waves of one head: more are no mask that we wrote
 
 
@@ -200,16 +202,28 @@ def _fourier(name: str, module) -> Picture:
     )
 
 
+def _head_colors(heads: int) -> list:
+    """A color of its own for every head."""
+    from matplotlib import colormaps
+
+    if heads > 20:
+        return list(colormaps["turbo"](np.linspace(0.05, 0.95, heads)))
+    return list(colormaps["tab10" if heads <= 10 else "tab20"].colors[:heads])
+
+
 def _draw_curves(mask, spectrum, picture: Picture) -> None:
-    for head, (values, waves, weights) in enumerate(
-        zip(picture.values, picture.waves, picture.weights, strict=True)
-    ):
-        (line,) = mask.plot(picture.offsets, values, linewidth=1.4, label=f"head {head}")
-        spectrum.vlines(waves, 0, weights, color=line.get_color(), linewidth=0.8, alpha=0.6)
-        spectrum.plot(waves, weights, "o", markersize=2.5, color=line.get_color())
+    heads = list(zip(picture.values, picture.waves, picture.weights, strict=True))
+    for head, color in enumerate(_head_colors(len(heads))):
+        values, waves, weights = heads[head]
+        mask.plot(picture.offsets, values, color=color, linewidth=1.4, label=f"head {head}")
+        spectrum.vlines(waves, 0, weights, color=color, linewidth=0.8, alpha=0.6)
+        spectrum.plot(waves, weights, "o", markersize=2.5, color=color)
     mask.set_xlabel("offset")
     mask.set_title(f"{picture.name}: {picture.value_label}", fontsize=9)
-    mask.legend(fontsize=7, frameon=False)
+    mask.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=7, frameon=False,
+        ncols=math.ceil(len(heads) / LEGEND_ROWS),
+    )  # fmt: skip
     spectrum.set_xlabel(picture.wave_label)
     spectrum.set_title("weights of its waves", fontsize=9)
     for axes in (mask, spectrum):
@@ -237,20 +251,10 @@ def _draw_maps(figure, panels, picture: Picture) -> None:
     figure.colorbar(dots, ax=spectrum, shrink=0.8)
 
 
-def plot(file: str | Path, picture: str | Path | None = None) -> Path:
-    """Draws the masks in ``file`` into ``picture`` (default: beside it, as FILE.masks.png)."""
-    pictures = load_pictures(Path(file))
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    default = Path(file) / "masks.png" if Path(file).is_dir() else Path(f"{file}.masks.png")
-    target = Path(picture) if picture else default
+def draw(pictures: list[Picture]):
+    """The figure of all positions, a row for each."""
     columns = max(len(p.values) + 1 if p.is_map else 2 for p in pictures)
-    figure, grid = pyplot.subplots(
-        len(pictures), columns, figsize=(3.8 * columns, 3.0 * len(pictures)), squeeze=False
-    )
+    figure, grid = new_figure(len(pictures), columns, PANEL)
     for panels, one in zip(grid, pictures, strict=True):
         if one.is_map:
             _draw_maps(figure, panels, one)
@@ -258,13 +262,16 @@ def plot(file: str | Path, picture: str | Path | None = None) -> Path:
             _draw_curves(panels[0], panels[1], one)
         for axes in panels[len(one.values) + 1 if one.is_map else 2 :]:
             axes.set_visible(False)
-    figure.tight_layout()
-    try:
-        figure.savefig(target, dpi=120)
-    except (OSError, ValueError) as error:
-        raise PlotError(f"[out] expected a picture that can be written, got {error}") from error
-    finally:
-        pyplot.close(figure)
+    fit_titles(figure)
+    return figure
+
+
+def plot(file: str | Path, picture: str | Path | None = None) -> Path:
+    """Draws the masks in ``file`` into ``picture`` (default: beside it, as FILE.masks.png)."""
+    pictures = load_pictures(Path(file))
+    default = Path(file) / "masks.png" if Path(file).is_dir() else Path(f"{file}.masks.png")
+    target = Path(picture) if picture else default
+    save(draw(pictures), target)
     return target
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import refused, run, run_json
+from pictures import check_readable, has_text, render
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -91,6 +92,46 @@ def test_the_command_writes_the_picture(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 30_000
     other = tmp_path / "other.png"
     assert plot_mask.main([str(file), "--out", str(other)]) == 0 and other.exists()
+
+
+def made_up(heads, name, is_map=False):
+    random = np.random.default_rng(heads)
+    ends, waves = ((81, 81), (64, 2)) if is_map else ((201,), (64,))
+    return plot_mask.Picture(
+        name=name,
+        kind="FourierPosition",
+        offsets=np.linspace(-8, 8, ends[0]),
+        values=random.normal(size=(heads, *ends)),
+        value_label="mask f",
+        waves=random.normal(size=(heads, *waves)),
+        weights=1e-3 * random.random((heads, 64)),
+        wave_label="cycles per unit of position",
+    )
+
+
+LONG = "encoder.layers.0.blocks.11.self_attention.inner.attention.position"
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [made_up(4, "block0.attention.position"), made_up(32, LONG)],
+        [made_up(2, "w" * 200)],
+        [made_up(12, "a"), made_up(4, LONG, is_map=True)],
+    ],
+    ids=["curves", "one", "maps"],
+)
+def test_all_names_are_whole_in_the_file(tmp_path, monkeypatch, pictures):
+    file = tmp_path / "masks.png"
+    monkeypatch.setattr(plot_mask, "load_pictures", lambda _: pictures)
+    texts, pixels = render(monkeypatch, lambda: plot_mask.plot(tmp_path, file), file)
+    check_readable(texts, pixels)
+    for picture in pictures:
+        for head in range(len(picture.values)):
+            title = f"{picture.name}: mask f"
+            assert has_text(texts, f"{title}, head {head}" if picture.is_map else f"head {head}")
+        assert picture.is_map or has_text(texts, title)
+    assert len(set(map(str, plot_mask._head_colors(32)))) == 32
 
 
 def test_a_trained_network_is_plotted(tmp_path):
