@@ -32,6 +32,15 @@ meta::Schedule parse_schedule(const std::string& text) {
   throw InputError("[schedule] expected constant or cosine, got " + io::in_quotes(text));
 }
 
+// Those asked for, else those of the run that is continued, else the task's own.
+int64_t num_steps(const TrainOptions& options) {
+  if (options.steps) return *options.steps;
+  if (options.training.resume) {
+    if (const auto steps = meta::steps_of_run(options.training.folder)) return *steps;
+  }
+  return tasks::task_info(options.task).default_steps;
+}
+
 meta::TrainingOptions training_options(const TrainOptions& options) {
   meta::TrainingOptions training = options.training;
   if (training.resume && training.folder.empty()) {
@@ -48,7 +57,7 @@ meta::TrainingOptions training_options(const TrainOptions& options) {
     training.optimizer.schedule = parse_schedule(options.schedule);
   }
   if (options.tell_num_steps) training.optimizer.give_num_steps = true;
-  training.num_steps = options.steps.value_or(tasks::task_info(options.task).default_steps);
+  training.num_steps = num_steps(options);
   return training;
 }
 
@@ -120,10 +129,10 @@ void add_train_command(CLI::App& app, Context& context) {
       ->capture_default_str();
   command->add_flag("--num-steps", options->tell_num_steps,
                     "Tell a learned rule how long the run will be");
-  command->add_option("--steps", options->steps, "Length of the run")
+  command->add_option("--steps", options->steps, "Length of the run; --resume may change it")
       ->check(whole_number(1))
       ->type_name("N")
-      ->default_str("the task's own");
+      ->default_str("the task's or the resumed run's own");
   command->add_option("--seed", training.seed, "Of the start and the data order")
       ->check(whole_number(0))
       ->type_name("S")
@@ -131,7 +140,8 @@ void add_train_command(CLI::App& app, Context& context) {
   add_data_option(*command, options->data);
   command->add_option("--out", training.folder, "Folder for metrics, checkpoints and weights")
       ->type_name("DIR");
-  command->add_flag("--resume", training.resume, "Continue the run in --out");
+  command->add_flag("--resume", training.resume,
+                    "Continue the run in --out; a finished one, too, with more --steps");
   command->add_option("--validate-every", training.validate_every, "Steps; 0: at the end only")
       ->check(whole_number(0))
       ->type_name("N")

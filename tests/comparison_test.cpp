@@ -197,6 +197,34 @@ TEST_F(StoredComparison, PiecesOfOtherSettingsAreNotReadBack) {
   EXPECT_NE(first[0].contenders[0].runs[0].losses, second[0].contenders[0].runs[0].losses);
 }
 
+TEST_F(StoredComparison, RunsOnOtherDataAreNotReadBack) {
+  ComparisonOptions own = options({"x=sgd@1e-3"});
+  const auto on = [&](std::shared_ptr<const tasks::Task> task) {
+    own.cells[0].task = std::move(task);
+    compare(own);
+    return files();
+  };
+  const auto published = on(std::make_shared<testing::LineTask>());
+  EXPECT_EQ(on(std::make_shared<testing::LineTask>()), published);
+  const auto first = on(std::make_shared<testing::OwnDataTask>("1"));
+  EXPECT_NE(first, published);
+  EXPECT_EQ(on(std::make_shared<testing::OwnDataTask>("1")), first);
+  EXPECT_NE(on(std::make_shared<testing::OwnDataTask>("2")), first);
+}
+
+// Rates are tuned for a length and schedules know it: a longer run is another run.
+TEST_F(StoredComparison, OtherLengthsStandBesideFinishedOnes) {
+  ComparisonOptions more = options({"adamw"});
+  compare(more);
+  const auto before = files();
+  more.cells.push_back({more.cells[0].task, 90});
+  const auto results = compare(more);
+  const auto after = files();
+  EXPECT_EQ(after.size(), 2 * before.size());
+  for (const auto& [path, time] : before) EXPECT_EQ(after.at(path), time) << path;
+  EXPECT_EQ(results[1].contenders[0].runs[0].losses.size(), 90u);
+}
+
 TEST(Comparison, RefusesBadOptions) {
   const auto spoiled = [](const std::function<void(ComparisonOptions&)>& spoil) {
     ComparisonOptions options = toy_comparison({"sgd"}, false);

@@ -4,6 +4,9 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "mnemosyne/tasks/task.h"
 
@@ -50,6 +53,16 @@ class LineTask : public tasks::Task {
     const at::Tensor truth = at::tensor({1.0f, -2.0f, 0.5f, 3.0f});
     return {inputs, at::matmul(inputs, truth) + 0.5 + 0.1 * normal({16}, seed + 500'000)};
   }
+};
+
+/// The same on data of a user's own.
+class OwnDataTask : public LineTask {
+ public:
+  explicit OwnDataTask(std::string fingerprint) : fingerprint_(std::move(fingerprint)) {}
+  std::string data_fingerprint() const override { return fingerprint_; }
+
+ private:
+  std::string fingerprint_;
 };
 
 }  // namespace mnemosyne::testing

@@ -1,7 +1,9 @@
 #include "mnemosyne/meta/training.h"
 
+#include <cmath>
 #include <filesystem>
 #include <functional>
+#include <numbers>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/file.h"
@@ -29,6 +31,17 @@ TrainingOptions toy_training(const std::string& folder, const std::string& optim
           .validate_every = 20,
           .checkpoint_every = 10};
 }
+
+/// A loss that falls by one for every unit of its only parameter.
+class SlopeTask : public testing::LineTask {
+ public:
+  std::vector<std::string> param_names() const override { return {"x"}; }
+  std::vector<at::Tensor> init(uint64_t) const override { return {at::zeros({1})}; }
+  std::vector<tasks::Batch> validation_batches() const override { return {}; }
+  at::Tensor loss(at::TensorList params, const tasks::Batch&) const override {
+    return params[0].select(1, 0);
+  }
+};
 
 TEST(Training, LowersTheLossAndLeavesTheWeightsByName) {
   const std::string folder = fresh_folder("training_loss");
@@ -87,9 +100,100 @@ TEST_P(ResumedTraining, DropsWhatAKilledRunWroteAfterItsCheckpoint) {
             io::read_file(whole + "/weights.safetensors"));
 }
 
+// The run of 60 steps goes on to 90, after its end and after an interruption before it.
+TEST_P(ResumedTraining, LengthensARunBitForBitWhereNothingKnowsTheLength) {
+  const bool knows = GetParam().find(':') != std::string::npos;
+  const std::string whole = fresh_folder("training_longer");
+  TrainingOptions longer = toy_training(whole, GetParam());
+  longer.num_steps = 90;
+  train(longer);
+  for (const int64_t stop : {60, 33}) {
+    const std::string parts = fresh_folder("training_lengthened");
+    TrainingOptions options = toy_training(parts, GetParam());
+    train(options,
+          {.should_stop = [calls = int64_t{0}, stop]() mutable { return ++calls == stop; }});
+    EXPECT_EQ(steps_of_run(parts), 60);
+    options.resume = true;
+    options.num_steps = 90;
+    const TrainingResult result = train(options);
+    EXPECT_EQ(result.first_step, stop);
+    EXPECT_TRUE(result.finished && result.last.num_steps == 90 && result.last.step == 90);
+    EXPECT_EQ(steps_of_run(parts), 90);
+    EXPECT_EQ(io::read_safetensors(parts + "/weights.safetensors").metadata.at("steps"), "90");
+    for (const char* file : {"/metrics.jsonl", "/weights.safetensors"}) {
+      EXPECT_EQ(io::read_file(parts + file) == io::read_file(whole + file), !knows) << file << stop;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Rules, ResumedTraining,
                          ::testing::Values("sgd", "adamw:cosine", "muon", "orthogonal:num_steps",
                                            "schedule-free", "adafactor"));
+
+// Steps 0 to 19 are those of a run of 20, the others those of a run of 40 at the same place.
+TEST(Training, ALengthenedCosineContinuesOnTheNewCourse) {
+  const auto rates = [](const std::string& folder, int64_t num_steps, bool resume) {
+    // Plain gradient descent on a constant gradient: a step's change is its rate.
+    TrainingOptions options = toy_training(folder, "sgd@1e-1:cosine");
+    options.task = std::make_shared<SlopeTask>();
+    options.num_steps = num_steps;
+    options.resume = resume;
+    std::vector<double> losses;
+    train(options,
+          {.on_step = [&](const TrainingReport& report) { losses.push_back(report.loss); }});
+    return losses;
+  };
+  const std::string folder = fresh_folder("training_cosine");
+  std::vector<double> losses = rates(folder, 20, false);
+  for (const double loss : rates(folder, 40, true)) losses.push_back(loss);
+  ASSERT_EQ(losses.size(), 40u);
+  for (int step = 0; step + 1 < 40; ++step) {
+    const double progress = step / (step < 20 ? 20.0 : 40.0);
+    const double rate = 0.1 * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
+    EXPECT_NEAR(losses[step] - losses[step + 1], rate, 1e-6) << step;
+  }
+}
+
+TEST(Training, ARunMayBeShortenedButNotBelowItsSteps) {
+  const std::string folder = fresh_folder("training_shorter");
+  TrainingOptions options = toy_training(folder, "adamw");
+  train(options, {.should_stop = [calls = 0]() mutable { return ++calls == 33; }});
+  options.resume = true;
+  options.num_steps = 32;
+  try {
+    train(options);
+    ADD_FAILURE() << "expected an InputError";
+  } catch (const InputError& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "[steps] expected 33 or more, which the run in " + folder + " has taken, got 32");
+  }
+  options.num_steps = 40;
+  const TrainingResult result = train(options);
+  EXPECT_TRUE(result.finished && result.last.step == 40);
+}
+
+TEST(Training, StepsOfARunAreThoseOfItsCheckpoint) {
+  EXPECT_EQ(steps_of_run(fresh_folder("training_none")), std::nullopt);
+  const std::string folder = fresh_folder("training_steps");
+  train(toy_training(folder, "sgd"));
+  EXPECT_EQ(steps_of_run(folder), 60);
+  io::write_safetensors(folder + "/checkpoint.safetensors", {}, {{"steps", "many"}});
+  EXPECT_THROW(steps_of_run(folder), InputError);
+}
+
+TEST(Training, IsNotResumedOnOtherData) {
+  const std::string folder = fresh_folder("training_data");
+  TrainingOptions options = toy_training(folder, "sgd");
+  const auto on = [&](const std::string& data) {
+    options.task = std::make_shared<testing::OwnDataTask>(data);
+    return options;
+  };
+  train(on("1"));
+  options.resume = true;
+  EXPECT_TRUE(train(on("1")).finished);
+  EXPECT_THROW(train(on("2")), InputError);
+  EXPECT_THROW(train(on("")), InputError) << "published data of the same name";
+}
 
 TEST(Training, RefusesToOverwriteOrMixRuns) {
   const std::string folder = fresh_folder("training_mixed");

@@ -39,15 +39,17 @@ class StageProgress {
   ComparisonProgress progress_;
 };
 
-std::string settings_of(const Contender& contender, const std::string& rate) {
+std::string settings_of(const Cell& cell, const Contender& contender, const std::string& rate) {
+  const std::string data = cell.task->data_fingerprint();
   return rate + (contender.give_num_steps ? " num_steps" : "") + " rule " +
-         optim::weights_hash(*contender.rule);
+         optim::weights_hash(*contender.rule) + (data.empty() ? "" : " data " + data);
 }
 
-std::string settings_of(const Contender& contender, double lr, Schedule schedule) {
+std::string settings_of(const Cell& cell, const Contender& contender, double lr,
+                        Schedule schedule) {
   char rate[64];
   std::snprintf(rate, sizeof rate, "lr %.6g %s", lr, schedule_name(schedule));
-  return settings_of(contender, rate);
+  return settings_of(cell, contender, rate);
 }
 
 // The search of one contender on one cell.
@@ -138,7 +140,7 @@ class Comparison {
     const Cell& cell = options_.cells[search.cell];
     const Contender& contender = options_.contenders[search.contender];
     const RunStore::Key key{cell.label(), contender.label, seed};
-    const std::string settings = settings_of(contender, "grid");
+    const std::string settings = settings_of(cell, contender, "grid");
     std::map<GridPoint, double> known = store_.load_tuning(key, settings);
 
     std::vector<GridPoint> unknown;
@@ -186,7 +188,7 @@ class Comparison {
       ContenderResult& own = result.contenders[i];
       const Contender& contender = options_.contenders[i];
       const auto kept = store_.load_run({cell.label(), own.label, seed},
-                                        settings_of(contender, own.lr, own.schedule));
+                                        settings_of(cell, contender, own.lr, own.schedule));
       if (kept) {
         own.runs[seed] = *kept;
         progress.advance(cell.label(), cell.num_steps);
@@ -202,7 +204,7 @@ class Comparison {
       ContenderResult& own = result.contenders[pending[m]];
       records[m].losses = curves[m];
       store_.save_run({cell.label(), own.label, seed},
-                      settings_of(options_.contenders[pending[m]], own.lr, own.schedule),
+                      settings_of(cell, options_.contenders[pending[m]], own.lr, own.schedule),
                       records[m]);
       own.runs[seed] = records[m];
     }

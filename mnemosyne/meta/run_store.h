@@ -30,8 +30,9 @@ struct RunRecord {
 ///
 /// One safetensors file per run, FOLDER/curves/CELL/LABEL/seed<K>.safetensors, and one per tuning
 /// seed, FOLDER/tuning/CELL/LABEL/seed<K>.safetensors. `settings` says what made a piece (rate,
-/// schedule, fingerprint of the rule); a piece that something else made counts as missing. Without
-/// a folder nothing is kept. Different pieces may be saved from different threads.
+/// schedule, fingerprints of the rule and of a user's own data); a piece that something else made
+/// counts as missing. Without a folder nothing is kept. Different pieces may be saved from
+/// different threads.
 class RunStore {
  public:
   struct Key {

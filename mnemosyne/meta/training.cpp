@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/metrics.h"
 #include "mnemosyne/io/safetensors.h"
+#include "mnemosyne/meta/checkpoint.h"
 #include "mnemosyne/meta/steps_ratio.h"
 #include "mnemosyne/optim/weights.h"
 
@@ -23,6 +25,11 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr const char* kRecentLosses = "recent_losses";
+constexpr const char *kSteps = "steps", *kData = "data";
+
+std::string checkpoint_path(const std::string& folder) {
+  return folder + "/checkpoint.safetensors";
+}
 
 // Of everything that a checkpoint holds: a damaged number would otherwise be trained on.
 std::string checksum(const NamedTensors& tensors) {
@@ -81,8 +88,16 @@ class Training {
             {"optimizer", options_.optimizer.label},
             {"rule", optim::weights_hash(*options_.optimizer.rule)},
             {"rates", rates},
-            {"steps", std::to_string(options_.num_steps)},
-            {"seed", std::to_string(options_.seed)}};
+            {"seed", std::to_string(options_.seed)},
+            {kData, options_.task->data_fingerprint()}};
+  }
+
+  // What files say of a run: its identity, and its length, which may be changed.
+  std::map<std::string, std::string> description() const {
+    std::map<std::string, std::string> result = identity();
+    result[kSteps] = std::to_string(options_.num_steps);
+    if (result[kData].empty()) result.erase(kData);
+    return result;
   }
 
   std::string file(const char* name) const { return options_.folder + "/" + name; }
@@ -90,7 +105,7 @@ class Training {
   // Opens the metrics and restores the checkpoint, if any; the steps that were taken before.
   int64_t open_folder() {
     if (options_.folder.empty()) return 0;
-    const std::string path = file("checkpoint.safetensors");
+    const std::string path = checkpoint_path(options_.folder);
     const bool present = std::filesystem::exists(path);
     if (present && !options_.resume) {
       throw InputError("[out] expected --resume or a folder without a run, got " + options_.folder +
@@ -106,7 +121,9 @@ class Training {
     const io::TensorFile checkpoint = io::read_safetensors(path);
     for (const auto& [key, expected] : identity()) {
       const auto found = checkpoint.metadata.find(key);
-      const std::string got = found == checkpoint.metadata.end() ? "none" : found->second;
+      const std::string got = found != checkpoint.metadata.end() ? found->second
+                              : key == kData                     ? ""
+                                                                 : "none";
       if (got != expected) {
         throw InputError("[resume] " + path + ": expected " + key + " " + expected + ", got " +
                          io::in_quotes(got));
@@ -115,6 +132,11 @@ class Training {
     const auto sum = checkpoint.metadata.find("checksum");
     if (sum == checkpoint.metadata.end() || sum->second != checksum(checkpoint.tensors)) {
       throw InputError("[resume] " + path + ": expected numbers with its checksum, got others");
+    }
+    const auto taken = find_checked(checkpoint.tensors, "step", at::kLong, {}).item<int64_t>();
+    if (taken > options_.num_steps) {
+      throw InputError("[steps] expected " + std::to_string(taken) + " or more, which the run in " +
+                       options_.folder + " has taken, got " + std::to_string(options_.num_steps));
     }
     rollout_.restore(checkpoint.tensors);
     const at::Tensor& losses = find(checkpoint.tensors, kRecentLosses);
@@ -174,9 +196,9 @@ class Training {
     at::Tensor losses = at::empty({static_cast<int64_t>(recent_losses_.size())});
     std::copy(recent_losses_.begin(), recent_losses_.end(), losses.data_ptr<float>());
     tensors.emplace_back(kRecentLosses, losses);
-    std::map<std::string, std::string> metadata = identity();
+    std::map<std::string, std::string> metadata = description();
     metadata["checksum"] = checksum(tensors);
-    io::write_safetensors(file("checkpoint.safetensors"), tensors, metadata);
+    io::write_safetensors(checkpoint_path(options_.folder), tensors, metadata);
     last_checkpoint_ = std::chrono::steady_clock::now();
   }
 
@@ -189,7 +211,7 @@ class Training {
       weights.emplace_back(names.at(i), params[i].select(0, 0));
     }
     std::map<std::string, std::string> metadata = options_.task->metadata();
-    metadata.merge(identity());
+    metadata.merge(description());
     io::write_safetensors(file("weights.safetensors"), weights, metadata);
   }
 
@@ -213,6 +235,21 @@ void TrainingOptions::validate() const {
   if (checkpoint_every < 0) refuse("checkpoint-every", "0 or more", checkpoint_every);
   if (!(checkpoint_seconds >= 0)) refuse("checkpoint-seconds", "0 or more", checkpoint_seconds);
   if (!(weight_decay >= 0)) refuse("weight-decay", "0 or more", weight_decay);
+}
+
+std::optional<int64_t> steps_of_run(const std::string& folder) {
+  const std::string path = checkpoint_path(folder);
+  if (!std::filesystem::exists(path)) return {};
+  const std::map<std::string, std::string> metadata = io::read_safetensors(path).metadata;
+  const auto found = metadata.find(kSteps);
+  int64_t steps = 0;
+  const std::string text = found == metadata.end() ? "none" : found->second;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
+  if (error != std::errc() || end != text.data() + text.size() || steps < 1) {
+    throw InputError("[resume] " + path + ": expected steps in its metadata, got " +
+                     io::in_quotes(text));
+  }
+  return steps;
 }
 
 TrainingResult train(const TrainingOptions& options, const TrainingEvents& events) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "mnemosyne/meta/contender.h"
@@ -56,8 +57,18 @@ struct TrainingResult {
 /// name. A run that was interrupted at any moment and is resumed ends with the same weights and
 /// metrics, bit for bit, as one that was not.
 ///
+/// A resumed run may have another `num_steps`, no fewer than it has taken, also when it had ended:
+/// it goes on as one of that length. Where neither schedule nor rule knows the length (Schedule
+/// kConstant, no `give_num_steps`), that is bit for bit the run which had it from the start; only
+/// the former last step keeps its validation in the metrics. A cosine and a rule that is told the
+/// length continue at this step of their course over the new length, so that the rate of a cosine
+/// that had come to zero rises again.
+///
 /// InputError when the folder holds a run and `resume` is not set, and when its checkpoint belongs
-/// to a run of other options.
+/// to a run of other options or of a user's other data.
 TrainingResult train(const TrainingOptions& options, const TrainingEvents& events = {});
+
+/// The length of the run whose checkpoint is in the folder; nothing when there is none.
+std::optional<int64_t> steps_of_run(const std::string& folder);
 
 }  // namespace mnemosyne::meta

@@ -58,6 +58,10 @@ class Task {
 
   /// Fraction of right answers of every member, [P]; undefined where the task is no classification.
   virtual at::Tensor accuracy(at::TensorList params, const Batch& batch) const;
+
+  /// Tells a user's own data from others under the same name, so that nothing which was kept of one
+  /// run is taken for one on other data; empty for published data.
+  virtual std::string data_fingerprint() const { return {}; }
 };
 
 /// A distribution over tasks, for meta-training: architecture, data and noise vary with the seed.

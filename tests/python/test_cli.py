@@ -95,6 +95,20 @@ def test_interrupted_training_resumes_to_the_same_weights(tmp_path):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 
 
+def test_resume_with_more_steps_lengthens_a_run(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, "--steps", 50, "--validate-every", 10)
+    train(parts, "--steps", 20, "--validate-every", 10)
+    again = train(parts, "--resume", "--validate-every", 10)
+    assert (again["first_step"], again["steps"]) == (20, 20), "the length is the run's own"
+    longer = train(parts, "--resume", "--steps", 50, "--validate-every", 10)
+    assert (longer["first_step"], longer["steps"]) == (20, 50)
+    for name in ["metrics.jsonl", "weights.safetensors"]:
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    command = ("train", "--task", MLP, "--optimizer", "adamw", "--out", parts, "--resume")
+    assert "[steps] expected 50 or more" in refused(*command, "--steps", 49)
+
+
 def test_compare_tunes_and_writes_everything(tmp_path):
     arguments = ["compare", "--task", f"{MLP}@40", "--optimizers", "adamw,orthogonal,sgd@1e-2"]
     arguments += ["--tune", "--seeds", 2, "--tune-seeds", 1, "--out", tmp_path, "--threads", 2]
