@@ -68,6 +68,15 @@ find_package(LibLZMA QUIET)
 if(NOT TARGET LibLZMA::LibLZMA)
   message(STATUS "liblzma not found: building without .xz files (Debian, Ubuntu: apt-get install liblzma-dev)")
 endif()
+# Optional: without them folders of PNG or JPEG images are refused.
+find_package(PNG 1.6 QUIET)
+if(NOT TARGET PNG::PNG)
+  message(STATUS "libpng not found: building without PNG images (Debian, Ubuntu: apt-get install libpng-dev)")
+endif()
+find_package(JPEG QUIET)
+if(NOT TARGET JPEG::JPEG)
+  message(STATUS "libjpeg not found: building without JPEG images (Debian, Ubuntu: apt-get install libjpeg-dev)")
+endif()
 if(MNEMOSYNE_BUILD_CLI)
   mnemosyne_dependency(
     CLI11 2.1 CLI11::CLI11 libcli11-dev

@@ -22,7 +22,7 @@ sys.exit(tuple(map(int, numbers)) < (2, 11))' 2>/dev/null
 # names what is missing.
 install_debian_packages() {
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
-  local wanted=(nlohmann-json3-dev libcli11-dev libgtest-dev zlib1g-dev liblzma-dev) missing=()
+  local wanted=(nlohmann-json3-dev libcli11-dev libgtest-dev zlib1g-dev liblzma-dev libpng-dev libjpeg-dev) missing=()
   for package in "${wanted[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
   done

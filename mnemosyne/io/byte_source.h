@@ -33,4 +33,7 @@ std::unique_ptr<ByteSource> open_bytes(std::string bytes, std::string name);
 ///     io::LineReader lines(io::open_unpacked("data/wikitext2/wiki.train.tokens"));
 std::unique_ptr<ByteSource> open_unpacked(const std::string& path);
 
+/// All of that in memory; InputError also when it is more than `max_bytes`.
+std::string read_unpacked(const std::string& path, size_t max_bytes = size_t{1} << 30);
+
 }  // namespace mnemosyne::io

@@ -18,4 +18,9 @@ std::string to_json(const std::vector<Record>& records, const std::string& separ
   return "[" + text + "]";
 }
 
+std::string to_json(const std::vector<std::string>& texts) {
+  return nlohmann::json(texts).dump(-1, ' ', /*ensure_ascii=*/true,
+                                    nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace mnemosyne::io

@@ -19,4 +19,7 @@ std::string to_json(const Record& record);
 /// A JSON list with `separator`, a comma and white space, between the records.
 std::string to_json(const std::vector<Record>& records, const std::string& separator = ", ");
 
+/// A JSON list of texts in one line, in ASCII.
+std::string to_json(const std::vector<std::string>& texts);
+
 }  // namespace mnemosyne::io
