@@ -27,9 +27,11 @@ bool parse(const std::string& text, T& value) {
 }  // namespace
 
 void add_data_option(CLI::App& app, std::string& data) {
-  app.add_option("--data", data, "Folder with the data sets; see `mnemosyne tasks`")
+  app.add_option("--data", data,
+                 "Folder with the data sets, or your own text file or folder of images; see "
+                 "`mnemosyne tasks`")
       ->envname("MNEMOSYNE_DATA")
-      ->type_name("DIR");
+      ->type_name("PATH");
 }
 
 void make_folder(const std::string& folder) {

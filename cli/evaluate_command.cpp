@@ -22,10 +22,25 @@ struct EvaluateOptions {
   std::string data;
 };
 
+// Outputs that stand for other characters, words or classes would be wrong without a sign of it.
+void check_meaning(const tasks::Task& task, const io::TensorFile& file, const std::string& path) {
+  const auto own = task.metadata();
+  for (const char* key : {"vocabulary", "classes"}) {
+    const auto expected = own.find(key), found = file.metadata.find(key);
+    const bool both = expected != own.end() && found != file.metadata.end();
+    if (both && expected->second != found->second) {
+      throw InputError(
+          fmt::format("[weights] {}: expected the {} of the task's data, got others", path, key));
+    }
+  }
+}
+
 // The file's tensors in the order of the task's parameters, each with a leading dimension of one
 // member.
 std::vector<at::Tensor> load_params(const tasks::Task& task, const std::string& path) {
-  const NamedTensors tensors = io::read_safetensors(path).tensors;
+  const io::TensorFile file = io::read_safetensors(path);
+  check_meaning(task, file, path);
+  const NamedTensors& tensors = file.tensors;
   const std::vector<std::string> names = task.param_names();
   const std::vector<at::Tensor> like = task.init(0);
   std::vector<at::Tensor> params;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/gzip.h"
@@ -262,14 +263,71 @@ TEST(Digits, ReadAndRefuseLines) {
 
 TEST(Text, NumbersItsCharacters) {
   std::string text;
-  for (int i = 0; i < 1000; ++i) text += "cab\xff"[i % 4];
+  for (int i = 0; i < 1000; ++i) text += std::vector<std::string>{"c", "a", "b", "\u00e9"}[i % 4];
   const TextData data = encode_text(text, "file");
   EXPECT_EQ(data.vocabulary, 4);
+  EXPECT_EQ(data.symbols, (std::vector<std::string>{"a", "b", "c", "\u00e9"}));
   EXPECT_EQ(data.train.size(0), 900);
   EXPECT_EQ(data.validation.size(0), 100);
   EXPECT_TRUE(identical(data.train.narrow(0, 0, 4), at::tensor({2, 0, 1, 3}, at::kByte)));
   EXPECT_MENTIONS(refusal([] { encode_text("short", "file"); }), "file");
   EXPECT_MENTIONS(refusal([] { encode_text(std::string(2000, 'x'), "file"); }), "1 of them");
+}
+
+TEST(Text, MayHaveAnyAlphabet) {
+  // All control characters, zero included, with carriage returns kept as they are.
+  std::string control;
+  for (int i = 0; i < 1280; ++i) control += static_cast<char>(i % 128);
+  const TextData ascii = encode_text(control, "file");
+  EXPECT_EQ(ascii.vocabulary, 128);
+  EXPECT_EQ(ascii.train.scalar_type(), at::kByte);
+  EXPECT_TRUE(identical(ascii.train.narrow(0, 0, 128), at::arange(128, at::kByte)));
+  // More than 256 characters, of one to four bytes.
+  std::string many = "\xef\xbb\xbf";  // A byte order mark is none of them.
+  const auto append = [&](uint32_t point) {
+    if (point < 0x80) {
+      many += static_cast<char>(point);
+    } else if (point < 0x800) {
+      many += {static_cast<char>(0xc0 | point >> 6), static_cast<char>(0x80 | (point & 0x3f))};
+    } else {
+      many += {static_cast<char>(0xe0 | point >> 12), static_cast<char>(0x80 | (point >> 6 & 0x3f)),
+               static_cast<char>(0x80 | (point & 0x3f))};
+    }
+  };
+  for (int i = 0; i < 2000; ++i) append(32 + i % 1000 * 7);
+  many += "\U0001f600";
+  const TextData wide = encode_text(many, "file");
+  EXPECT_EQ(wide.vocabulary, 1001);
+  EXPECT_EQ(wide.symbols.back(), "\U0001f600");
+  EXPECT_EQ(wide.train.scalar_type(), at::kInt);
+  EXPECT_TRUE(identical(wide.train.narrow(0, 0, 1000), at::arange(1000, at::kInt)));
+  EXPECT_EQ(wide.train.size(0) + wide.validation.size(0), 2001);
+  EXPECT_EQ(wide.validation[-1].item<int>(), 1000);
+}
+
+TEST(Text, OtherEncodingsAreRefusedWithThePlace) {
+  std::string latin(2000, 'x');
+  latin[1234] = '\xe9';
+  EXPECT_MENTIONS(refusal([&] { encode_text(latin, "file"); }),
+                  "expected UTF-8 text, got byte 0xe9 at offset 1234 in file");
+  std::string utf16;
+  for (int i = 0; i < 1000; ++i) utf16 += {static_cast<char>('a' + i % 26), '\0'};
+  EXPECT_MENTIONS(refusal([&] { encode_text(utf16, "file"); }), "1000 zero bytes (as UTF-16 has)");
+  EXPECT_MENTIONS(refusal([&] { encode_text("\xff\xfe" + utf16, "file"); }), "UTF-8 text");
+}
+
+TEST(Text, FingerprintsTellTextsApart) {
+  const std::string text = "abcd" + std::string(1000, 'e');
+  const auto of = [](const std::string& content) {
+    return text_fingerprint(encode_text(content, "file"));
+  };
+  EXPECT_EQ(of(text), of(text));
+  std::string swapped = text, renamed = text;
+  std::swap(swapped[0], swapped[1]);
+  for (char& c : renamed) c = static_cast<char>(c + 1);  // The same numbers for other letters.
+  EXPECT_NE(of(text), of(swapped));
+  EXPECT_NE(of(text), of(renamed));
+  EXPECT_NE(of(text), of(text + "e"));
 }
 
 /// Entropy in nats of the next character given the `order` before it.

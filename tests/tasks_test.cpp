@@ -53,8 +53,8 @@ std::shared_ptr<const Task> open_task(const std::string& name) {
 
 bool data_missing(const std::string& name) {
   for (const TaskInfo& info : task_list()) {
-    if (info.name == name && !info.data.empty()) {
-      return !std::filesystem::is_directory(data_dir() + "/" + info.data);
+    if (info.name == name && (!info.data.empty() || !info.own_data.empty())) {
+      return info.data.empty() || !std::filesystem::is_directory(data_dir() + "/" + info.data);
     }
   }
   return false;

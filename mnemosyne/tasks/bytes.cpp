@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "mnemosyne/core/error.h"
@@ -14,14 +15,21 @@ at::Tensor byte_tensor(std::string_view bytes) {
   return result;
 }
 
+std::string hex_byte(char byte) {
+  char text[8];
+  std::snprintf(text, sizeof text, "0x%02x", static_cast<unsigned char>(byte));
+  return text;
+}
+
 void refuse_data(const std::string& name, const std::string& expected, const std::string& found) {
   throw InputError("[data] expected " + expected + ", got " + found + " in " + name);
 }
 
 at::Tensor checked_labels(const at::Tensor& labels, const std::string& name, int64_t num_classes) {
-  const auto largest = labels.max().item<int64_t>();
-  if (largest >= num_classes) {
-    refuse_data(name, "labels below " + std::to_string(num_classes), std::to_string(largest));
+  const auto largest = labels.max().item<int64_t>(), smallest = labels.min().item<int64_t>();
+  if (largest >= num_classes || smallest < 0) {
+    refuse_data(name, "labels below " + std::to_string(num_classes),
+                std::to_string(smallest < 0 ? smallest : largest));
   }
   return labels.to(at::kLong);
 }

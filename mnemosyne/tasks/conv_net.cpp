@@ -11,13 +11,15 @@ constexpr int64_t kKernel = 3, kPadding = 1;
 
 ParamList declare(const ConvNetOptions& options) {
   ParamList params;
-  int64_t in = options.channels, side = options.image_size;
+  int64_t in = options.channels, height = options.image_size;
+  int64_t width = options.image_width > 0 ? options.image_width : height;
   for (size_t i = 0; i < options.widths.size(); ++i) {
     params.conv2d("convs." + std::to_string(i), in, options.widths[i], kKernel);
     in = options.widths[i];
-    side = (side - 1) / options.stride + 1;
+    height = (height - 1) / options.stride + 1;
+    width = (width - 1) / options.stride + 1;
   }
-  params.linear("head", in * side * side, options.num_classes);
+  params.linear("head", in * height * width, options.num_classes);
   return params;
 }
 

@@ -9,7 +9,8 @@
 namespace mnemosyne::tasks {
 
 struct ConvNetOptions {
-  int64_t image_size = 8;  ///< Height and width.
+  int64_t image_size = 8;   ///< Height, and width where that is not given.
+  int64_t image_width = 0;  ///< 0: images are square.
   int64_t channels = 1;
   std::vector<int64_t> widths = {16, 32};  ///< Channels of every convolution.
   int64_t stride = 2;  ///< Of every convolution; kernels are 3 x 3, padded by 1.

@@ -12,13 +12,14 @@
 #include "mnemosyne/io/gzip.h"
 #include "mnemosyne/tasks/bytes.h"
 #include "mnemosyne/tasks/cifar.h"
-#include "mnemosyne/tasks/idx.h"
+#include "mnemosyne/tasks/idx_folder.h"
+#include "mnemosyne/tasks/image_folder.h"
 #include "mnemosyne/tasks/molecule_files.h"
 
 namespace mnemosyne::tasks {
 namespace {
 
-constexpr int64_t kClasses = 10;
+constexpr int64_t kClasses = 10;  // of CIFAR-10
 
 /// What is loaded, by key, for as long as somebody else holds it.
 template <typename Data, typename Load>
@@ -34,41 +35,9 @@ std::shared_ptr<const Data> cached(const std::string& key, const Load& load) {
   return data;
 }
 
-/// The path itself, or with ".gz" where only that exists.
-std::string with_suffix(const std::string& path) {
-  const bool packed = !std::filesystem::exists(path) && std::filesystem::exists(path + ".gz");
-  return packed ? path + ".gz" : path;
-}
-
-ImageSet read_idx(const std::string& folder, const std::string& part) {
-  const std::string images = with_suffix(folder + "/" + part + "-images-idx3-ubyte");
-  const std::string labels = with_suffix(folder + "/" + part + "-labels-idx1-ubyte");
-  const ImageSet set{parse_idx_images(io::read_plain_or_gzip(images), images),
-                     parse_idx_labels(io::read_plain_or_gzip(labels), labels, kClasses)};
-  if (set.images.size(0) != set.labels.size(0)) {
-    refuse_data(labels, "one label for each of " + std::to_string(set.images.size(0)) + " images",
-                std::to_string(set.labels.size(0)) + " labels");
-  }
-  return set;
-}
-
-ImageData read_idx_folder(const std::string& folder, int64_t pool) {
-  ImageData data{.train = read_idx(folder, "train"),
-                 .test = read_idx(folder, "t10k"),
-                 .num_classes = kClasses};
-  const at::IntArrayRef train = data.train.images.sizes().slice(1);
-  if (train != data.test.images.sizes().slice(1)) {
-    refuse_data(folder, "training and test images of one size", "two sizes");
-  }
-  if (pool > 1) {
-    if (train[1] % pool != 0 || train[2] % pool != 0) {
-      refuse_data(folder, "sides divisible by " + std::to_string(pool),
-                  std::to_string(train[1]) + " and " + std::to_string(train[2]));
-    }
-    data.train = average_pool(data.train, pool);
-    data.test = average_pool(data.test, pool);
-  }
-  measure(data);
+ImageData read_images(const std::string& folder) {
+  ImageData data = is_idx_folder(folder) ? read_own_idx_folder(folder) : read_image_folder(folder);
+  data.fingerprint = image_fingerprint(data);
   return data;
 }
 
@@ -102,7 +71,7 @@ std::string find_wikitext(const std::string& folder, const std::string& part) {
   return {};
 }
 
-WordData read_wikitext(const std::string& folder, int64_t max_vocabulary) {
+WordData read_wikitext(const std::string& folder, const WordOptions& options) {
   std::vector<std::string> found;
   for (const char* part : {"train", "valid", "test"}) {
     std::string path = find_wikitext(folder, part);
@@ -112,22 +81,31 @@ WordData read_wikitext(const std::string& folder, int64_t max_vocabulary) {
     refuse_data(folder, "two of wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens",
                 std::to_string(found.size()));
   }
-  return read_words(found[0], found[1], {.max_vocabulary = max_vocabulary});
+  return read_words(found[0], found[1], options);
 }
 
 template <typename Read>
 std::shared_ptr<const MoleculeData> cached_molecules(std::string key, const std::string& folder,
                                                      const std::vector<int64_t>& elements,
                                                      const Read& read) {
-  for (const int64_t element : elements) key += " " + std::to_string(element);
+  for (const int64_t element : elements) key.append(" ").append(std::to_string(element));
   return cached<MoleculeData>(key + " " + folder, [&] { return read(folder, elements); });
 }
 
 }  // namespace
 
+std::string with_suffix(const std::string& path) {
+  const bool packed = !std::filesystem::exists(path) && std::filesystem::exists(path + ".gz");
+  return packed ? path + ".gz" : path;
+}
+
 std::shared_ptr<const ImageData> load_idx(const std::string& folder, int64_t pool) {
   return cached<ImageData>("idx " + std::to_string(pool) + " " + folder,
                            [&] { return read_idx_folder(folder, pool); });
+}
+
+std::shared_ptr<const ImageData> load_images(const std::string& folder) {
+  return cached<ImageData>("images " + folder, [&] { return read_images(folder); });
 }
 
 std::shared_ptr<const ImageData> load_cifar(const std::string& folder) {
@@ -137,13 +115,16 @@ std::shared_ptr<const ImageData> load_cifar(const std::string& folder) {
 std::shared_ptr<const TextData> load_text(const std::string& path) {
   return cached<TextData>(path, [&] {
     const std::string found = with_suffix(path);
-    return encode_text(io::read_plain_or_gzip(found), found);
+    return encode_text(io::read_unpacked(found), found);
   });
 }
 
-std::shared_ptr<const WordData> load_words(const std::string& folder, int64_t max_vocabulary) {
-  return cached<WordData>("words " + std::to_string(max_vocabulary) + " " + folder,
-                          [&] { return read_wikitext(folder, max_vocabulary); });
+std::shared_ptr<const WordData> load_words(const std::string& path, int64_t max_vocabulary) {
+  const WordOptions options{.max_vocabulary = max_vocabulary};
+  return cached<WordData>("words " + std::to_string(max_vocabulary) + " " + path, [&] {
+    return std::filesystem::is_directory(path) ? read_wikitext(path, options)
+                                               : read_words(path, options);
+  });
 }
 
 std::shared_ptr<const MoleculeData> load_qm7(const std::string& folder,

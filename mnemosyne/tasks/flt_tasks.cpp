@@ -9,13 +9,10 @@
 #include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/point_encoder.h"
 #include "mnemosyne/nn/vit.h"
-#include "mnemosyne/tasks/bytes.h"
 #include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/digits.h"
-#include "mnemosyne/tasks/image_tasks.h"
-#include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/module_model.h"
 #include "mnemosyne/tasks/molecule_task.h"
+#include "mnemosyne/tasks/own_images.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -25,7 +22,8 @@ using TaskPtr = std::shared_ptr<const Task>;
 
 constexpr const char* kDefaultAttention = "linear-flt";
 constexpr int64_t kCharacterContext = 128;
-constexpr int64_t kWords = 2000, kWordContext = 64;
+constexpr int64_t kWordContext = 64;
+constexpr DataShape kWords{.vocabulary = 2000};
 
 /// Atomic numbers in the sets of molecules: H, C, N, O, S.
 std::vector<int64_t> elements() { return {1, 6, 7, 8, 16}; }
@@ -62,25 +60,23 @@ ModelPtr molecule_model(nn::PointEncoderOptions options) {
   });
 }
 
-TaskPtr predict_characters(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return predict_shakespeare(info, std::move(model), folder, kCharacterContext);
+TaskPtr predict_text(const TaskEntry& entry, const std::string& path) {
+  return predict_characters(entry, path, kCharacterContext);
 }
 
-TaskPtr predict_words(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  const auto words = load_words(folder, kWords);
-  return make_language_task(info.name, std::move(model),
-                            std::shared_ptr<const TextData>(words, &words->text),
-                            {.context = kWordContext, .batch_size = info.default_batch});
+TaskPtr predict_frequent_words(const TaskEntry& entry, const std::string& path) {
+  return predict_words(entry, path, kWordContext, kWords.vocabulary);
 }
 
-TaskPtr predict_qm7(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_molecule_task(info.name, std::move(model), load_qm7(folder, elements()),
-                            {.batch_size = info.default_batch});
+TaskPtr predict_qm7(const TaskEntry& entry, const std::string& folder) {
+  return make_molecule_task(entry.info.name, entry.published_model(), load_qm7(folder, elements()),
+                            {.batch_size = entry.info.default_batch});
 }
 
-TaskPtr predict_rmd17(const TaskInfo& info, ModelPtr model, const std::string& folder) {
-  return make_molecule_task(info.name, std::move(model), load_rmd17(folder, elements()),
-                            {.batch_size = info.default_batch});
+TaskPtr predict_rmd17(const TaskEntry& entry, const std::string& folder) {
+  return make_molecule_task(entry.info.name, entry.published_model(),
+                            load_rmd17(folder, elements()),
+                            {.batch_size = entry.info.default_batch});
 }
 
 std::vector<TaskEntry> text_tasks(nn::AttentionOptions attention) {
@@ -90,25 +86,28 @@ std::vector<TaskEntry> text_tasks(nn::AttentionOptions attention) {
   return {
       {{.name = "flt_char_lm",
         .description = "Causal Transformer, width 64, 2 layers, context 128, on characters of "
-                       "Tiny Shakespeare",
+                       "Tiny Shakespeare or of your text",
         .default_batch = 12,
-        .data = "tinyshakespeare"},
-       [attention] {
-         return language_model({.vocabulary = kShakespeareVocabulary,
-                                .context = kCharacterContext,
-                                .attention = attention});
+        .data = "tinyshakespeare",
+        .own_data = kTextFile},
+       kShakespeare,
+       [attention](const DataShape& text) {
+         return language_model(
+             {.vocabulary = text.vocabulary, .context = kCharacterContext, .attention = attention});
        },
-       predict_characters},
+       predict_text},
       {{.name = "flt_word_lm",
         .description = "Causal Transformer, width 64, 2 layers, context 64, on the 2,000 most "
-                       "frequent words of WikiText",
+                       "frequent words of WikiText or of your text",
         .default_batch = 12,
-        .data = "wikitext2"},
-       [attention] {
+        .data = "wikitext2",
+        .own_data = kTextFile},
+       kWords,
+       [attention](const DataShape& text) {
          return language_model(
-             {.vocabulary = kWords, .context = kWordContext, .attention = attention});
+             {.vocabulary = text.vocabulary, .context = kWordContext, .attention = attention});
        },
-       predict_words},
+       predict_frequent_words},
   };
 }
 
@@ -116,32 +115,38 @@ std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
   attention.phase = true;             // patches matter by the side on which they are
   attention.initial_amplitude = 8.0;  // local from the start
   attention.exact_length = 64;        // no more patches than waves of so sharp a mask
-  const auto mnist = [attention] {
+  const auto mnist = [attention](const DataShape&) {
     return image_model({.image_size = kSide, .width = 64, .attention = attention});
   };
   return {
       {{.name = "flt_vit_digits",
         .description = "Vision Transformer, width 32, 2 layers, on 8x8 handwritten digits",
         .default_batch = 32},
-       [attention] { return image_model({.image_size = 8, .width = 32, .attention = attention}); },
+       kDigits,
+       [attention](const DataShape&) {
+         return image_model({.image_size = 8, .width = 32, .attention = attention});
+       },
        classify_digits},
       {{.name = "flt_vit_mnist",
         .description = "Vision Transformer, width 64, 2 layers, on MNIST at 14x14",
         .default_batch = 32,
         .data = "mnist"},
+       kMnist,
        mnist,
        classify_idx},
       {{.name = "flt_vit_fashion",
         .description = "Vision Transformer, width 64, 2 layers, on Fashion-MNIST at 14x14",
         .default_batch = 32,
         .data = "fashion_mnist"},
+       kMnist,
        mnist,
        classify_idx},
       {{.name = "flt_vit_cifar",
         .description = "Vision Transformer, width 64, 3 layers, patches of 4x4, on CIFAR-10",
         .default_batch = 32,
         .data = "cifar10"},
-       [attention] {
+       kCifar,
+       [attention](const DataShape&) {
          return image_model({.image_size = 32,
                              .channels = 3,
                              .patch_size = 4,
@@ -149,13 +154,28 @@ std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
                              .attention = attention});
        },
        classify_cifar},
+      {{.name = "flt_vit_images",
+        .description = "Vision Transformer, width 64, 2 layers, 8x8 patches, on your images",
+        .default_batch = 32,
+        .own_data = kImageFolder},
+       kOwnImages,
+       [attention](const DataShape& images) {
+         const PatchGrid grid = patch_grid(images);
+         return padded_to_square(image_model({.image_size = grid.side,
+                                              .channels = images.channels,
+                                              .patch_size = grid.patch,
+                                              .num_classes = images.num_classes,
+                                              .attention = attention}),
+                                 images, grid.side);
+       },
+       classify_images},
   };
 }
 
 std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
   attention.exact_length = 64;  // atoms are fewer than waves of a mask as sharp as a bond
   attention.initial_amplitude = 4.0;
-  const auto model = [attention] {
+  const auto model = [attention](const DataShape&) {
     return molecule_model({.num_types = static_cast<int64_t>(elements().size()),
                            .layers = 3,
                            .attention = attention});
@@ -167,12 +187,14 @@ std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
             "composition; loss: mean absolute error, 1 is their deviation",
         .default_batch = 32,
         .data = "qm7_xyz"},
+       {},
        model,
        predict_qm7},
       {{.name = "flt_rmd17",
         .description = "The same on energies of aspirin in motion (rMD17); 1 is their deviation",
         .default_batch = 32,
         .data = "rmd17_aspirin"},
+       {},
        model,
        predict_rmd17},
   };
@@ -214,7 +236,7 @@ std::vector<std::string> flt_attentions(const std::string& name) {
          {"none", "absolute", "rope", "alibi", "t5", "fft", "flt", "damped"}) {
       const std::string attention = kind + "-" + position;
       try {
-        find_entry(name, attention).model();
+        find_entry(name, attention).published_model();
       } catch (const InputError&) {
         continue;  // the model knows what it has no such attention for
       }
@@ -227,7 +249,7 @@ std::vector<std::string> flt_attentions(const std::string& name) {
 TaskEntry flt_task(const std::string& name, const std::string& attention) {
   TaskEntry entry = find_entry(name, attention);
   try {
-    entry.model();
+    entry.published_model();
   } catch (const InputError&) {
     std::string list;
     for (const std::string& known : flt_attentions(name))

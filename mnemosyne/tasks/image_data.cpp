@@ -2,9 +2,13 @@
 
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <vector>
+
+#include "mnemosyne/io/crc32c.h"
+#include "mnemosyne/tasks/bytes.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -41,6 +45,39 @@ void measure(ImageData& data) {
   data.mean = mean.to(at::kFloat).view({-1, 1, 1});
   // Constant images stay finite.
   data.scale = deviation.clamp_min(1e-3).reciprocal().to(at::kFloat).view({-1, 1, 1});
+}
+
+ImageData hold_out_tenths(const ImageSet& set, const std::string& name) {
+  constexpr int64_t kEvery = 10;
+  std::vector<int64_t> train, test;
+  std::vector<int64_t> seen(static_cast<size_t>(set.labels.max().item<int64_t>()) + 1);
+  const auto* labels = set.labels.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < set.size(); ++i) {
+    (++seen[labels[i]] % kEvery == 0 ? test : train).push_back(i);
+  }
+  if (test.empty()) {
+    refuse_data(name, "images that are held out, or a class of 10 of which one can be", "neither");
+  }
+  const auto select = [&](const std::vector<int64_t>& rows) {
+    const at::Tensor index = at::tensor(rows, at::kLong);
+    return ImageSet{set.images.index_select(0, index), set.labels.index_select(0, index)};
+  };
+  return {.train = select(train), .test = select(test)};
+}
+
+std::string image_fingerprint(const ImageData& data) {
+  uint32_t crc = 0;
+  const auto add = [&](const at::Tensor& tensor) {
+    for (const int64_t size : tensor.sizes()) crc = io::crc32c(std::to_string(size) + " ", crc);
+    const at::Tensor values = tensor.contiguous();
+    crc = io::crc32c({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}, crc);
+  };
+  for (const ImageSet* set : {&data.train, &data.test}) {
+    add(set->images);
+    add(set->labels);
+  }
+  for (const std::string& name : data.class_names) crc = io::crc32c(name + '\n', crc);
+  return std::to_string(crc);
 }
 
 ImageSet average_pool(const ImageSet& set, int64_t factor) {

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace mnemosyne::tasks {
 
@@ -21,6 +23,8 @@ struct ImageData {
   ImageSet train;
   ImageSet test;
   int64_t num_classes = 10;
+  std::vector<std::string> class_names = {};  ///< By number; may be empty.
+  std::string fingerprint = {};               ///< Task::data_fingerprint.
   at::Tensor mean =
       {};  ///< [C,1,1]: of every channel over the training part, in units of a stored pixel.
   at::Tensor scale = {};  ///< [C,1,1]: one over the standard deviation.
@@ -28,6 +32,13 @@ struct ImageData {
   /// Stored images to float32 ones of mean zero and standard deviation one.
   at::Tensor normalize(const at::Tensor& images) const;
 };
+
+/// Every tenth image of each class, in their order, as the part that is held out. InputError when
+/// no class has ten of them; `name` is what it calls the source.
+ImageData hold_out_tenths(const ImageSet& set, const std::string& name);
+
+/// A checksum of all images, labels and names of classes.
+std::string image_fingerprint(const ImageData& data);
 
 /// Fills in `mean` and `scale` from the training images.
 void measure(ImageData& data);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "mnemosyne/io/record.h"
 #include "mnemosyne/tasks/layers.h"
 #include "mnemosyne/tasks/model_task.h"
 
@@ -22,6 +23,14 @@ class ImageTask : public ModelTask {
   std::vector<Batch> validation_batches() const override {
     return image_validation(*data_, options_);
   }
+
+  std::map<std::string, std::string> metadata() const override {
+    auto result = ModelTask::metadata();
+    if (!data_->class_names.empty()) result["classes"] = io::to_json(data_->class_names);
+    return result;
+  }
+
+  std::string data_fingerprint() const override { return data_->fingerprint; }
 
  private:
   std::shared_ptr<const ImageData> data_;

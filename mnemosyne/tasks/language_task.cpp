@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/record.h"
 #include "mnemosyne/tasks/epochs.h"
 #include "mnemosyne/tasks/layers.h"
 #include "mnemosyne/tasks/model_task.h"
@@ -92,6 +93,14 @@ class LanguageTask : public ModelTask {
     return batches;
   }
 
+  std::map<std::string, std::string> metadata() const override {
+    auto result = ModelTask::metadata();
+    if (!data_->symbols.empty()) result["vocabulary"] = io::to_json(data_->symbols);
+    return result;
+  }
+
+  std::string data_fingerprint() const override { return options_.fingerprint; }
+
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
     return model().loss(params, batch[0], [&](const at::Tensor& logits) {
       return stacked_cross_entropy(logits, batch[1]);
@@ -112,12 +121,17 @@ class LanguageTask : public ModelTask {
 std::shared_ptr<const Task> make_language_task(std::string name, std::shared_ptr<const Model> model,
                                                std::shared_ptr<const TextData> data,
                                                const LanguageTaskOptions& options) {
+  const int64_t train = data->train.size(0), validation = data->validation.size(0);
   if (options.context < 1 || count_windows(data->train, options.context) < 1 ||
-      data->validation.size(0) <= options.context) {
-    throw InputError("[language_task] expected a text that is longer than its context of " +
-                     std::to_string(options.context) + ", got " +
-                     std::to_string(data->train.size(0)) + " and " +
-                     std::to_string(data->validation.size(0)) + " tokens");
+      validation <= options.context) {
+    const auto tokens = [](int64_t first, int64_t second) {
+      return std::to_string(first) + " characters or words for training and " +
+             std::to_string(second) + " for validation";
+    };
+    throw InputError("[language_task] expected a text for a context of " +
+                     std::to_string(options.context) + ", at least " +
+                     tokens(2 * options.context + 1, options.context + 1) + ", got " +
+                     tokens(train, validation));
   }
   return std::make_shared<LanguageTask>(std::move(name), std::move(model), std::move(data),
                                         options);

@@ -1,14 +1,18 @@
 #include "mnemosyne/tasks/text_data.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/tasks/bytes.h"
 #include "mnemosyne/tasks/random.h"
+#include "mnemosyne/tasks/utf8.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -18,9 +22,26 @@ constexpr char kSpace = 0, kFullStop = 1;
 constexpr int64_t kFirstLetter = 2;
 constexpr int64_t kLetterSuccessors = 4, kWordSuccessors = 6, kTopics = 4, kClasses = 8;
 
-TextData split(std::string_view codes, int64_t vocabulary) {
-  const size_t train = codes.size() - codes.size() / 10;
-  return {byte_tensor(codes.substr(0, train)), byte_tensor(codes.substr(train)), vocabulary};
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+constexpr size_t kByteCodes = 256;
+
+TextData two_parts(const at::Tensor& codes, int64_t vocabulary) {
+  const int64_t validation = codes.size(0) / 10, train = codes.size(0) - validation;
+  return {codes.narrow(0, 0, train), codes.narrow(0, train, validation), vocabulary};
+}
+
+/// Calls `visit` with code point and bytes of every character.
+template <typename Visit>
+void for_characters(std::string_view text, const std::string& name, const Visit& visit) {
+  for (size_t at = 0; at < text.size();) {
+    const auto character = first_character(text.substr(at));
+    if (!character) {
+      refuse_data(name, "UTF-8 text",
+                  "byte " + hex_byte(text[at]) + " at offset " + std::to_string(at));
+    }
+    visit(character->point, text.substr(at, character->length));
+    at += character->length;
+  }
 }
 
 /// Words and what follows what, all drawn from one seed.
@@ -91,18 +112,53 @@ class Language {
 }  // namespace
 
 TextData encode_text(std::string_view text, const std::string& name) {
-  std::array<int, 256> code{};
-  for (const char c : text) code[static_cast<unsigned char>(c)] = 1;
-  int vocabulary = 0;
-  for (int& entry : code) entry = entry == 1 ? vocabulary++ : -1;
-  if (text.size() < kShortestText || vocabulary < 2) {
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  ZeroBytes zeros;
+  zeros.add(text);
+  zeros.check(name);
+
+  std::vector<std::string_view> seen(kCodePoints);
+  size_t count = 0;
+  for_characters(text, name, [&](uint32_t point, std::string_view bytes) {
+    if (seen[point].empty()) seen[point] = bytes;
+    ++count;
+  });
+  std::vector<std::string> symbols;
+  std::vector<int32_t> code(kCodePoints);
+  for (uint32_t point = 0; point < kCodePoints; ++point) {
+    if (seen[point].empty()) continue;
+    code[point] = static_cast<int32_t>(symbols.size());
+    symbols.emplace_back(seen[point]);
+  }
+  if (count < kShortestText || symbols.size() < 2) {
     refuse_data(name, "1,000 characters or more, not all equal",
-                std::to_string(text.size()) + " characters, " + std::to_string(vocabulary) +
+                std::to_string(count) + " characters, " + std::to_string(symbols.size()) +
                     " of them distinct");
   }
-  std::string codes(text);
-  for (char& c : codes) c = static_cast<char>(code[static_cast<unsigned char>(c)]);
-  return split(codes, vocabulary);
+  const bool small = symbols.size() <= kByteCodes;
+  const at::Tensor codes = at::empty({static_cast<int64_t>(count)}, small ? at::kByte : at::kInt);
+  const auto write = [&](auto* next) {
+    for_characters(text, name, [&](uint32_t point, std::string_view) {
+      *next++ = static_cast<std::remove_pointer_t<decltype(next)>>(code[point]);
+    });
+  };
+  small ? write(codes.mutable_data_ptr<uint8_t>()) : write(codes.mutable_data_ptr<int32_t>());
+  TextData data = two_parts(codes, static_cast<int64_t>(symbols.size()));
+  data.symbols = std::move(symbols);
+  return data;
+}
+
+std::string text_fingerprint(const TextData& text) {
+  uint32_t crc = 0;
+  for (const at::Tensor& part : {text.train, text.validation}) {
+    const std::string size = std::to_string(part.numel()) + c10::toString(part.scalar_type());
+    crc = io::crc32c(size, crc);
+    crc = io::crc32c({static_cast<const char*>(part.const_data_ptr()), part.nbytes()}, crc);
+  }
+  for (const std::string& symbol : text.symbols) {
+    crc = io::crc32c(symbol + '\n', crc);
+  }
+  return std::to_string(crc);
 }
 
 TextData synthetic_text(uint64_t seed, const SyntheticTextOptions& options) {
@@ -115,7 +171,7 @@ TextData synthetic_text(uint64_t seed, const SyntheticTextOptions& options) {
         std::to_string(options.alphabet) + ", " + std::to_string(options.words) + " and " +
         std::to_string(options.length));
   }
-  return split(Language(seed, options).write(options.length), options.alphabet);
+  return two_parts(byte_tensor(Language(seed, options).write(options.length)), options.alphabet);
 }
 
 }  // namespace mnemosyne::tasks

@@ -5,20 +5,28 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mnemosyne::tasks {
 
-/// A text as numbers of characters or words, in two parts. Of characters the first 90 % are for
+/// A text as numbers of characters or words, in two parts. Of one file the first 90 % are for
 /// training, the rest for validation.
 struct TextData {
-  at::Tensor train;       ///< [N], uint8 (characters) or int32 (words), each below `vocabulary`.
+  at::Tensor train;       ///< [N], uint8 (up to 256 characters) or int32, each below `vocabulary`.
   at::Tensor validation;  ///< The same.
   int64_t vocabulary = 0;
+  std::vector<std::string> symbols = {};  ///< What each number stands for, in UTF-8; may be empty.
 };
 
-/// Numbers the distinct bytes of a text in their order. InputError when there are fewer than two of
-/// them or fewer than 1,000 characters; `name` is what the error calls the source.
+/// Numbers the distinct characters of a text in the order of their code points. A character is a
+/// code point of UTF-8, control characters, carriage returns and zeros included; only a byte order
+/// mark at the start is none. InputError for bytes that are no UTF-8, with the offset of the first
+/// of them, for fewer than two distinct characters and for fewer than 1,000 in all; `name` is what
+/// the error calls the source.
 TextData encode_text(std::string_view text, const std::string& name);
+
+/// A checksum of both parts and of what the numbers stand for: two texts that differ have two.
+std::string text_fingerprint(const TextData& text);
 
 struct SyntheticTextOptions {
   int64_t alphabet = 32;     ///< Distinct characters, 4 to 256: a space, a full stop, and letters.

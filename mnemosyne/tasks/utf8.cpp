@@ -1,13 +1,11 @@
 #include "mnemosyne/tasks/utf8.h"
 
+#include <algorithm>
+#include <string>
+
+#include "mnemosyne/tasks/bytes.h"
+
 namespace mnemosyne::tasks {
-namespace {
-
-bool is_control(uint32_t c) {
-  return (c < ' ' && c != '\t' && c != '\v' && c != '\f') || c == 0x7f;
-}
-
-}  // namespace
 
 std::optional<Utf8Character> first_character(std::string_view bytes) {
   if (bytes.empty()) return {};
@@ -31,13 +29,17 @@ std::optional<Utf8Character> first_character(std::string_view bytes) {
   return Utf8Character{point, length};
 }
 
-bool is_utf8(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const std::optional<Utf8Character> character = first_character(bytes);
-    if (!character || is_control(character->point)) return false;
-    bytes.remove_prefix(character->length);
-  }
-  return true;
+void ZeroBytes::add(std::string_view bytes) {
+  zeros_ += static_cast<size_t>(std::count(bytes.begin(), bytes.end(), '\0'));
+  bytes_ += bytes.size();
+}
+
+void ZeroBytes::check(const std::string& name) const {
+  constexpr size_t kShare = 10;
+  if (zeros_ * kShare <= bytes_) return;
+  refuse_data(
+      name, "UTF-8 text",
+      std::to_string(zeros_) + " zero bytes (as UTF-16 has) among " + std::to_string(bytes_));
 }
 
 }  // namespace mnemosyne::tasks
