@@ -123,10 +123,11 @@ void add_train_command(CLI::App& app, Context& context) {
   command->add_option("--schedule", options->schedule, "constant, or cosine to zero")
       ->type_name("NAME")
       ->capture_default_str();
-  command->add_option("--weight-decay", training.weight_decay, "Decoupled, times the rate")
+  command
+      ->add_option("--weight-decay", training.weight_decay, "As AdamW's: times the size of a step")
       ->check(real_number(true))
       ->type_name("X")
-      ->capture_default_str();
+      ->default_str("the optimizer's own");
   command->add_flag("--num-steps", options->tell_num_steps,
                     "Tell a learned rule how long the run will be");
   command->add_option("--steps", options->steps, "Length of the run; --resume may change it")

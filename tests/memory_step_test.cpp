@@ -216,10 +216,15 @@ TEST_P(MemoryStep, InPlaceEqualsOutOfPlace) {
     const MemoryStepResult expected = memory_step(problem.inputs, problem.weights, problem.options);
     std::vector<at::Tensor> before;
     for (const at::Tensor& param : problem.inputs.params) before.push_back(param.clone());
-    memory_step_(problem.inputs, problem.weights, problem.options, 0.25);
+    std::vector<double> decay;
+    for (size_t t = 0; t < before.size(); ++t) {
+      decay.push_back(0.25 / static_cast<double>(t + 1));
+    }
+    memory_step_(problem.inputs, problem.weights, problem.options, decay);
     for (size_t t = 0; t < before.size(); ++t) {
       EXPECT_TRUE(testing::identical(problem.inputs.memories[t], expected.memories[t]));
-      EXPECT_TRUE(close(problem.inputs.params[t], before[t] * 0.75 - expected.updates[t]));
+      EXPECT_TRUE(
+          close(problem.inputs.params[t], before[t] * (1.0 - decay[t]) - expected.updates[t]));
     }
   }
 }
@@ -348,7 +353,8 @@ TEST(MemoryStepGpu, CudaEqualsTheReference) {
       EXPECT_TRUE(same_within(actual.updates[t], expected.updates[t], 1e-5)) << c.map;
       EXPECT_TRUE(same_within(actual.memories[t], expected.memories[t], 1e-6)) << c.map;
     }
-    memory_step_(device.inputs, device.weights, device.options, 0.25);
+    memory_step_(device.inputs, device.weights, device.options,
+                 std::vector<double>(c.sizes.size(), 0.25));
     for (size_t t = 0; t < c.sizes.size(); ++t) {
       const at::Tensor param = 0.75 * exact.inputs.params[t] - expected.updates[t];
       EXPECT_TRUE(same_within(device.inputs.params[t], param, 1e-5)) << c.map;

@@ -23,19 +23,19 @@ class ToyRule : public optim::UpdateRule {
   explicit ToyRule(NamedTensors weights) : weights_(std::move(weights)) {}
 
   std::string name() const override { return "toy"; }
-  std::vector<std::string> state_names() const override { return {"step", "m"}; }
+  optim::StateLayout state_layout(const at::Tensor& param) const override {
+    return {optim::step_entry(), optim::entry_like("m", param)};
+  }
+  std::shared_ptr<const UpdateRule> elementwise() const override { return nullptr; }
   double default_lr() const override { return 1.0; }
   NamedTensors weights() const override { return weights_; }
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override {
     return std::make_shared<ToyRule>(weights);
   }
 
-  optim::ParamState init(const at::Tensor& param) const override {
-    return {optim::new_step_counter(), optim::zeros_for(param)};
-  }
-
-  optim::UpdateResult update(at::TensorList grads, const optim::State& state, at::TensorList,
-                             const optim::StepOptions& options) const override {
+ protected:
+  optim::UpdateResult do_update(at::TensorList grads, const optim::State& state, at::TensorList,
+                                const optim::StepOptions& options) const override {
     const at::Tensor rate = weights_[0].second.exp() * options.lr;
     const at::Tensor decay = weights_[1].second.sigmoid();
     optim::UpdateResult result;

@@ -5,38 +5,18 @@
 #include "mnemosyne/core/embedded.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/weights.h"
+#include "rule_testing.h"
 #include "testing.h"
 
 namespace mnemosyne::optim {
 namespace {
 
+using mnemosyne::testing::clones;
 using mnemosyne::testing::close;
 using mnemosyne::testing::identical;
-
-// Numbers without a pattern in [-1, 1], the same on every machine.
-at::Tensor wave(at::IntArrayRef shape, double phase, at::ScalarType dtype = at::kFloat) {
-  int64_t numel = 1;
-  for (const int64_t size : shape) numel *= size;
-  const at::Tensor index = at::arange(numel, at::kDouble);
-  // The square keeps matrices from having rank two.
-  return (0.37 * index.square() + 1.7 * index + phase).sin().reshape(shape).to(dtype);
-}
-
-std::vector<at::Tensor> waves(const std::vector<std::vector<int64_t>>& shapes, double phase,
-                              at::ScalarType dtype = at::kFloat) {
-  std::vector<at::Tensor> tensors;
-  for (const auto& shape : shapes) tensors.push_back(wave(shape, phase += 0.9, dtype));
-  return tensors;
-}
-
-const std::vector<std::vector<int64_t>> kAllShapes{
-    {}, {7}, {1}, {5, 4}, {1, 6}, {6, 1}, {4, 3, 2}, {3, 2, 3, 3}, {2, 2, 3, 1, 2}, {0}, {3, 0}};
-
-std::vector<at::Tensor> clones(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> copies;
-  for (const at::Tensor& tensor : tensors) copies.push_back(tensor.clone());
-  return copies;
-}
+using mnemosyne::testing::kAllShapes;
+using mnemosyne::testing::wave;
+using mnemosyne::testing::waves;
 
 bool is_lstm(const std::string& name) { return name.rfind("lstm", 0) == 0; }
 
@@ -203,13 +183,8 @@ TEST_P(EveryRule, NamesAnUnknownOption) {
   }
 }
 
-std::string test_name(const ::testing::TestParamInfo<std::string>& info) {
-  std::string name = info.param;
-  for (char& c : name) c = c == '-' ? '_' : c;
-  return name;
-}
-
-INSTANTIATE_TEST_SUITE_P(Registry, EveryRule, ::testing::ValuesIn(rule_names()), test_name);
+INSTANTIATE_TEST_SUITE_P(Registry, EveryRule, ::testing::ValuesIn(rule_names()),
+                         mnemosyne::testing::name_of_test);
 
 TEST(Rules, RefuseWhatIsNoOption) {
   EXPECT_THROW(make_rule("sgd", "momentum = 0.9"), InputError);
@@ -223,22 +198,6 @@ TEST(Rules, RefuseWhatIsNoOption) {
   EXPECT_THROW(make_rule("lstm", R"({"num_hidden": 1000000000})"), InputError);
   EXPECT_THROW(make_rule("lion"), InputError);
   EXPECT_THROW(make_rule("sgd", std::string(100000, '[')), InputError);
-}
-
-TEST(Rules, WeightDecayIsDecoupled) {
-  for (const std::string name : {"sgd", "adam", "adafactor", "muon", "schedule-free"}) {
-    const auto rule = make_rule(name);
-    const std::vector<at::Tensor> params = waves({{5, 4}, {7}}, 0.0, at::kDouble);
-    const std::vector<at::Tensor> grads = waves({{5, 4}, {7}}, 3.0, at::kDouble);
-    const State state = init_state(*rule, params);
-    const auto plain = rule->update(grads, state, params, {.lr = 0.1});
-    const auto decayed = rule->update(grads, state, params, {.lr = 0.1, .weight_decay = 0.2});
-    for (size_t i = 0; i < params.size(); ++i) {
-      EXPECT_TRUE(close(decayed.updates[i] - plain.updates[i], 0.02 * params[i],
-                        {.rtol = 1e-10, .atol = 1e-12}))
-          << name;
-    }
-  }
 }
 
 TEST(Muon, OrthogonalisesMatricesAndGivesTheRestToAdam) {

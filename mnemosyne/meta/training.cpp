@@ -83,7 +83,8 @@ class Training {
   std::map<std::string, std::string> identity() const {
     char rates[96];
     std::snprintf(rates, sizeof rates, "lr %.17g, %s, weight decay %.17g", options_.optimizer.lr,
-                  schedule_name(options_.optimizer.schedule), options_.weight_decay);
+                  schedule_name(options_.optimizer.schedule),
+                  options_.weight_decay.value_or(options_.optimizer.rule->default_weight_decay()));
     return {{"task", options_.task->name()},
             {"optimizer", options_.optimizer.label},
             {"rule", optim::weights_hash(*options_.optimizer.rule)},
@@ -234,7 +235,7 @@ void TrainingOptions::validate() const {
   if (validate_every < 0) refuse("validate-every", "0 or more", validate_every);
   if (checkpoint_every < 0) refuse("checkpoint-every", "0 or more", checkpoint_every);
   if (!(checkpoint_seconds >= 0)) refuse("checkpoint-seconds", "0 or more", checkpoint_seconds);
-  if (!(weight_decay >= 0)) refuse("weight-decay", "0 or more", weight_decay);
+  if (weight_decay && !(*weight_decay >= 0)) refuse("weight-decay", "0 or more", *weight_decay);
 }
 
 std::optional<int64_t> steps_of_run(const std::string& folder) {

@@ -14,7 +14,7 @@ namespace mnemosyne::meta {
 struct TrainingOptions {
   std::shared_ptr<const tasks::Task> task;
   Contender optimizer;
-  double weight_decay = 0.0;
+  std::optional<double> weight_decay = {};  ///< Unset: the optimizer's own.
   int64_t num_steps = 1000;
   uint64_t seed = 0;
   std::string folder = {};       ///< Where metrics, checkpoint and weights go; empty: nowhere.

@@ -221,7 +221,7 @@ MemoryStepResult memory_step(const MemoryStepInputs& inputs, const MemoryStepWei
 }
 
 void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
-                  const MemoryStepOptions& options, double decay) {
+                  const MemoryStepOptions& options, const std::vector<double>& decay) {
   const at::NoGradGuard no_grad;
   check(inputs, weights, options);
   for (size_t t = 0; t < inputs.grads.size(); ++t) {
@@ -239,7 +239,8 @@ void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
   }
   const MemoryStepResult result = memory_step_reference(inputs, weights, options);
   for (size_t t = 0; t < inputs.grads.size(); ++t) {
-    inputs.params[t].sub_(result.updates[t].add(inputs.params[t], decay));
+    const double share = decay.empty() ? 0.0 : decay[t];
+    inputs.params[t].sub_(result.updates[t].add(inputs.params[t], share));
     inputs.memories[t].copy_(result.memories[t]);
   }
 }

@@ -110,10 +110,10 @@ MemoryStepResult memory_step(const MemoryStepInputs& inputs, const MemoryStepWei
                              const MemoryStepOptions& options);
 
 /// The step in place and without gradients: memories are overwritten and
-/// params <- params - (update + decay params), where `decay` is lr * weight_decay.
-/// params and memories must be contiguous.
+/// params <- params - (update + decay params), with one `decay` a tensor, or none at all. params
+/// and memories must be contiguous.
 void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
-                  const MemoryStepOptions& options, double decay = 0.0);
+                  const MemoryStepOptions& options, const std::vector<double>& decay = {});
 
 /// Whether these arguments have a fused kernel (on the CPU, forward and backward).
 bool memory_step_is_fused(const MemoryStepInputs& inputs, const MemoryStepWeights& weights);

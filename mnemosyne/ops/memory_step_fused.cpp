@@ -118,7 +118,7 @@ MemoryStepParams input_params(const MemoryStepModel& model, const MemoryStepInpu
 }
 
 void set_outputs(MemoryStepParams& p, const MemoryStepOutputs& outputs, size_t t) {
-  p.decay = static_cast<float>(outputs.decay);
+  p.decay = outputs.decay.empty() ? 0.0f : static_cast<float>(outputs.decay[t]);
   p.memory_out = outputs.memories[t].mutable_data_ptr<float>();
   if (!outputs.updates.empty()) p.update = outputs.updates[t].mutable_data_ptr<float>();
   if (!outputs.params.empty()) p.param_out = outputs.params[t].mutable_data_ptr<float>();

@@ -1,9 +1,7 @@
 #include "mnemosyne/optim/adafactor.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -52,19 +50,16 @@ Adafactor::Adafactor(const AdafactorOptions& options) : options_(options) {
 
 std::string Adafactor::options_json() const { return write_options(options_); }
 
-std::vector<std::string> Adafactor::state_names() const {
-  return {"step", "row", "column", "variance"};
-}
-
-ParamState Adafactor::init(const at::Tensor& param) const {
-  const at::TensorOptions options =
-      param.options().dtype(compute_dtype(param)).requires_grad(false);
-  const at::Tensor none = at::empty({0}, options);
-  if (param.dim() < 2) return {new_step_counter(), none, none.clone(), zeros_for(param)};
-  std::vector<int64_t> row = param.sizes().vec(), column = row;
+StateLayout Adafactor::state_layout(const at::Tensor& param) const {
+  if (param.dim() < 2) {
+    return {step_entry(), entry_of("row", {0}, param), entry_of("column", {0}, param),
+            entry_like("variance", param)};
+  }
+  c10::DimVector row(param.sizes()), column(param.sizes());
   row[row.size() - 1] = 1;
   column[column.size() - 2] = 1;
-  return {new_step_counter(), at::zeros(row, options), at::zeros(column, options), none};
+  return {step_entry(), entry_of("row", row, param), entry_of("column", column, param),
+          entry_of("variance", {0}, param)};
 }
 
 at::Tensor Adafactor::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
@@ -86,7 +81,6 @@ at::Tensor Adafactor::update_one(const at::Tensor& grad, ParamState& state, cons
   const double step = std::min(options.lr, 1.0 / std::sqrt(t)) *
                       std::max(options_.smallest_scale, root_mean_square(param));
   update.mul_(step / std::max(1.0, root_mean_square(update) / options_.clip_threshold));
-  if (options.weight_decay != 0.0) update.add_(param, options.lr * options.weight_decay);
   return update;
 }
 

@@ -34,8 +34,7 @@ class Adafactor : public PerParameterRule {
 
   std::string name() const override { return "adafactor"; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
   double default_lr() const override { return 1e-2; }
 
  protected:

@@ -31,37 +31,31 @@ Adam::Adam(const AdamOptions& options, std::string name)
 
 std::string Adam::options_json() const { return write_options(options_); }
 
-ParamState Adam::init(const at::Tensor& param) const {
-  return {new_step_counter(), zeros_for(param), zeros_for(param)};
+StateLayout Adam::state_layout(const at::Tensor& param) const {
+  return {step_entry(), entry_like("m", param), entry_like("v", param)};
 }
 
-double Adam::weight_decay(const StepOptions& options) const {
-  return options.weight_decay != 0.0 ? options.weight_decay : options_.weight_decay;
-}
-
-at::Tensor Adam::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
+at::Tensor Adam::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor&,
                             const StepOptions& options) const {
   const auto t = static_cast<double>(step_count(state));
+  const double beta1 = options.momentum.value_or(options_.beta1);
   at::Tensor& m = state[1];
   at::Tensor& v = state[2];
-  m.lerp_(grad, 1.0 - options_.beta1);
+  m.lerp_(grad, 1.0 - beta1);
   v.mul_(options_.beta2).addcmul_(grad, grad, 1.0 - options_.beta2);
-  const double mean_scale = options.lr / (1.0 - std::pow(options_.beta1, t));
+  const double mean_scale = options.lr / (1.0 - std::pow(beta1, t));
   const double root_scale = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t));
-  at::Tensor update = m.div(v.sqrt().mul_(root_scale).add_(options_.eps)).mul_(mean_scale);
-  const double decay = options.lr * weight_decay(options);
-  if (decay != 0.0) update.add_(param, decay);
-  return update;
+  return m.div(v.sqrt().mul_(root_scale).add_(options_.eps)).mul_(mean_scale);
 }
 
-void Adam::step_(at::TensorList grads, State& state, at::TensorList params,
-                 const StepOptions& options) const {
+void Adam::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                    const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> fused_params, fused_grads, means, squares, counters;
   std::map<int64_t, at::Tensor> shared_counters;  // the kernel wants a float tensor per parameter
   for (size_t i = 0; i < params.size(); ++i) {
     if (!params[i].is_cpu() || !fusable(params[i], grads[i], state[i][1], state[i][2])) {
-      step_one_(grads[i], state[i], params[i], options);
+      step_one_(grads[i], state[i], params[i], options, shrink[i]);
       continue;
     }
     count_step(state[i]);
@@ -74,9 +68,10 @@ void Adam::step_(at::TensorList grads, State& state, at::TensorList params,
     counters.push_back(counter);
   }
   if (fused_params.empty()) return;
+  // The kernel multiplies the two that `shrink` is the product of.
   at::_fused_adamw_(fused_params, fused_grads, means, squares, /*max_exp_avg_sqs=*/{}, counters,
-                    options.lr, options_.beta1, options_.beta2, weight_decay(options), options_.eps,
-                    /*amsgrad=*/false, /*maximize=*/false);
+                    options.lr, options.momentum.value_or(options_.beta1), options_.beta2,
+                    *options.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
 }
 
 std::shared_ptr<UpdateRule> make_adam(const std::string& options_json) {

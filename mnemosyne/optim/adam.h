@@ -8,7 +8,7 @@ struct AdamOptions {
   double beta1 = 0.9;         ///< Decay of the mean of gradients, in [0, 1).
   double beta2 = 0.999;       ///< Decay of the mean of squared gradients, in [0, 1).
   double eps = 1e-8;          ///< Added to the root, at least 0.
-  double weight_decay = 0.0;  ///< Used in steps whose StepOptions name no weight decay; at least 0.
+  double weight_decay = 0.0;  ///< Of steps whose StepOptions name none; at least 0.
 };
 
 /// Adam and AdamW, as `torch.optim.Adam` and `torch.optim.AdamW`:
@@ -32,20 +32,19 @@ class Adam : public PerParameterRule {
 
   std::string name() const override { return name_; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override { return {"step", "m", "v"}; }
-  ParamState init(const at::Tensor& param) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
   double default_lr() const override { return 1e-3; }
+  double default_weight_decay() const override { return options_.weight_decay; }
+  std::optional<double> default_momentum() const override { return options_.beta1; }
 
   /// In place through torch's fused kernel where tensors are dense, in one call for all of them.
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
 
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 
  private:
-  double weight_decay(const StepOptions& options) const;
-
   AdamOptions options_;
   std::string name_;
 };

@@ -3,11 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/add.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +13,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/optim/coordinate_weights.h"
+#include "mnemosyne/optim/orthogonal.h"
 #include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
@@ -106,13 +105,27 @@ std::shared_ptr<CoordinateRule> CoordinateRule::adam(const AdamSettings& setting
 
 std::string CoordinateRule::options_json() const { return write_options(options_); }
 
-ParamState CoordinateRule::init(const at::Tensor& param) const {
-  const at::TensorOptions options =
-      param.options().dtype(compute_dtype(param)).requires_grad(false);
-  return {new_step_counter(),
-          at::zeros({options_.num_layers, options_.num_heads, options_.num_features,
-                     ops::kMemoryValues + 1, param.numel()},
-                    options)};
+StateLayout CoordinateRule::state_layout(const at::Tensor& param) const {
+  return {step_entry(), entry_of("memory",
+                                 {options_.num_layers, options_.num_heads, options_.num_features,
+                                  ops::kMemoryValues + 1, param.numel()},
+                                 param)};
+}
+
+std::shared_ptr<const UpdateRule> CoordinateRule::elementwise() const {
+  return OrthogonalRule().elementwise();
+}
+
+std::vector<double> CoordinateRule::step_sizes(const State&, at::TensorList params,
+                                               const StepOptions& options) const {
+  const double rate = options.lr * std::exp(find(weights_, "step.log_rate").item<double>());
+  if (!options_.scale_free) return std::vector<double>(params.size(), rate);
+  std::vector<double> sizes;
+  for (const at::Tensor& param : params) {
+    const double rms = root_mean_squares({flat(param, compute_dtype(param))})[0];
+    sizes.push_back(rate * std::max(rms, options_.rms_floor));
+  }
+  return sizes;
 }
 
 std::shared_ptr<UpdateRule> CoordinateRule::with_weights(const NamedTensors& weights) const {
@@ -191,31 +204,28 @@ std::vector<CoordinateRule::Group> CoordinateRule::groups(at::TensorList grads, 
   return result;
 }
 
-UpdateResult CoordinateRule::update(at::TensorList grads, const State& state, at::TensorList params,
-                                    const StepOptions& options) const {
+UpdateResult CoordinateRule::do_update(at::TensorList grads, const State& state,
+                                       at::TensorList params, const StepOptions& options) const {
   UpdateResult result{std::vector<at::Tensor>(params.size()), State(params.size())};
   for (const Group& group : groups(grads, state, params, options)) {
     ops::MemoryStepResult step =
         ops::memory_step(group.inputs, step_weights(group.options), step_options_);
     for (size_t j = 0; j < group.indices.size(); ++j) {
       const size_t i = group.indices[j];
-      at::Tensor update = step.updates[j];
-      if (options.weight_decay != 0) {
-        update = at::add(update, group.inputs.params[j], options.lr * options.weight_decay);
-      }
-      result.updates[i] = update.view(params[i].sizes());
+      result.updates[i] = step.updates[j].view(params[i].sizes());
       result.state[i] = {state[i][0] + 1, step.memories[j]};
     }
   }
   return result;
 }
 
-void CoordinateRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                           const StepOptions& options) const {
+void CoordinateRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                              const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   for (Group& group : groups(grads, state, params, options)) {
-    ops::memory_step_(group.inputs, step_weights(group.options), step_options_,
-                      options.lr * options.weight_decay);
+    std::vector<double> decays;
+    for (const size_t i : group.indices) decays.push_back(shrink[i]);
+    ops::memory_step_(group.inputs, step_weights(group.options), step_options_, decays);
     for (size_t j = 0; j < group.indices.size(); ++j) {
       const size_t i = group.indices[j];
       state[i][0].add_(1);

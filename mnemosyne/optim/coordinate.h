@@ -68,13 +68,14 @@ class CoordinateRule : public UpdateRule {
 
   std::string name() const override { return "mnemosyne-coordinate"; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override { return {"step", "memory"}; }
-  ParamState init(const at::Tensor& param) const override;
-  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                      const StepOptions& options) const override;
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
+  /// The base rule of the default Mnemosyne, with Adam's direction everywhere.
+  std::shared_ptr<const UpdateRule> elementwise() const override;
   double default_lr() const override { return 1.0; }
+
+  /// lr scale exp(step.log_rate).
+  std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                 const StepOptions& options) const override;
   NamedTensors weights() const override { return weights_; }
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
 
@@ -83,6 +84,12 @@ class CoordinateRule : public UpdateRule {
   /// What the op takes, in a dtype and on a device; differentiable in `weights()`.
   ops::MemoryStepWeights step_weights(const at::TensorOptions& options) const;
   const ops::MemoryStepOptions& step_options() const { return step_options_; }
+
+ protected:
+  UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                         const StepOptions& options) const override;
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
 
  private:
   struct Group;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "mnemosyne/optim/orthogonal.h"
-
 namespace mnemosyne::optim {
 
 bool FusedStep::supports(at::TensorList grads, at::TensorList params) {
@@ -14,7 +12,9 @@ bool FusedStep::supports(at::TensorList grads, at::TensorList params) {
          std::all_of(grads.begin(), grads.end(), fits);
 }
 
-FusedStep::FusedStep(at::TensorList grads, State& state, at::TensorList params) : params_(params) {
+FusedStep::FusedStep(at::TensorList grads, State& state, at::TensorList params,
+                     const std::vector<int64_t>& rows)
+    : params_(params) {
   for (size_t i = 0; i < params.size(); ++i) {
     *state[i][0].mutable_data_ptr<int64_t>() += 1;
     ops::TensorStepItem& item = items_.emplace_back();
@@ -22,7 +22,7 @@ FusedStep::FusedStep(at::TensorList grads, State& state, at::TensorList params) 
     item.grad = grads[i].detach().to(at::kFloat).contiguous();
     item.momentum = state[i][1];
     if (state[i][2].numel() == params[i].numel()) item.second_moment = state[i][2];
-    item.rows = matrix_rows(params[i]);
+    item.rows = rows[i];
   }
 }
 

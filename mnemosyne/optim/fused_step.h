@@ -15,7 +15,9 @@ class FusedStep {
   static bool supports(at::TensorList grads, at::TensorList params);
 
   /// `state[i]` holds step, momentum and second moment at 0, 1 and 2; step counters are advanced.
-  FusedStep(at::TensorList grads, State& state, at::TensorList params);
+  /// `rows` are those of the matrix that a parameter is treated as, 0 for a vector.
+  FusedStep(at::TensorList grads, State& state, at::TensorList params,
+            const std::vector<int64_t>& rows);
 
   const std::vector<ops::TensorStepItem>& items() const { return items_; }
 

@@ -96,23 +96,25 @@ std::string LstmRule::name() const {
 
 std::string LstmRule::options_json() const { return write_options(options_); }
 
-std::vector<std::string> LstmRule::state_names() const {
-  std::vector<std::string> names{"step", "hidden1", "cell1", "hidden2", "cell2"};
-  if (features_ == LstmFeatures::kRnnProp) names.insert(names.end(), {"mean", "square"});
-  return names;
-}
-
-ParamState LstmRule::init(const at::Tensor& param) const {
-  ParamState state{new_step_counter()};
-  const at::TensorOptions options = zeros_for(param).options();
-  for (int i = 0; i < 4; ++i) {
-    state.push_back(at::zeros({options_.num_hidden, param.numel()}, options));
+StateLayout LstmRule::state_layout(const at::Tensor& param) const {
+  StateLayout layout{step_entry()};
+  for (const char* name : {"hidden1", "cell1", "hidden2", "cell2"}) {
+    layout.push_back(entry_of(name, {options_.num_hidden, param.numel()}, param));
   }
   if (features_ == LstmFeatures::kRnnProp) {
-    state.push_back(at::zeros({param.numel()}, options));
-    state.push_back(at::zeros({param.numel()}, options));
+    layout.push_back(entry_of("mean", {param.numel()}, param));
+    layout.push_back(entry_of("square", {param.numel()}, param));
   }
-  return state;
+  return layout;
+}
+
+std::shared_ptr<const UpdateRule> LstmRule::elementwise() const {
+  throw InputError("[" + name() + "] expected orthogonal = true, got false, which it cannot do");
+}
+
+std::vector<double> LstmRule::step_sizes(const State&, at::TensorList params,
+                                         const StepOptions& options) const {
+  return std::vector<double>(params.size(), options.lr * options_.output_scale);
 }
 
 ops::LstmWeights LstmRule::cell_weights(at::ScalarType dtype) const {
@@ -147,8 +149,8 @@ at::Tensor LstmRule::scaled(const at::Tensor& output, double lr) const {
   return bounded * (lr * options_.output_scale);
 }
 
-UpdateResult LstmRule::update(at::TensorList grads, const State& state, at::TensorList params,
-                              const StepOptions& options) const {
+UpdateResult LstmRule::do_update(at::TensorList grads, const State& state, at::TensorList params,
+                                 const StepOptions& options) const {
   UpdateResult result{.updates = std::vector<at::Tensor>(params.size()), .state = state};
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
     std::vector<size_t> group;
@@ -192,17 +194,12 @@ void LstmRule::update_group(const std::vector<size_t>& indices, at::TensorList g
     }
   }
   for (size_t j = 0; j < indices.size(); ++j) {
-    const at::Tensor& param = params[indices[j]];
-    at::Tensor update = updates[j].reshape(param.sizes());
-    if (options.weight_decay != 0.0) {
-      update = update + options.lr * options.weight_decay * param.to(dtype);
-    }
-    result.updates[indices[j]] = update;
+    result.updates[indices[j]] = updates[j].reshape(params[indices[j]].sizes());
   }
 }
 
-void LstmRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                     const StepOptions& options) const {
+void LstmRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                        const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   const ops::LstmWeights weights = cell_weights(at::kFloat);
   const bool fused = std::all_of(params.begin(), params.end(), [](const at::Tensor& param) {
@@ -210,7 +207,7 @@ void LstmRule::step_(at::TensorList grads, State& state, at::TensorList params,
   });
   if (params.empty()) return;
   if (!fused || !ops::lstm_step_is_fused(weights, kNumFeatures)) {
-    return UpdateRule::step_(grads, state, params, options);
+    return UpdateRule::do_step_(grads, state, params, options, shrink);
   }
   const std::vector<at::Tensor> flat_grads = flat_in(grads, at::kFloat);
   std::vector<ops::LstmState> cells;
@@ -227,11 +224,7 @@ void LstmRule::step_(at::TensorList grads, State& state, at::TensorList params,
   const at::Tensor output = ops::lstm_step_(features(flat_grads, state), cells, weights);
   const std::vector<at::Tensor> updates = scaled(output, options.lr).split_with_sizes(sizes);
   for (size_t i = 0; i < params.size(); ++i) {
-    at::Tensor update = updates[i].view(params[i].sizes());
-    if (options.weight_decay != 0.0) {
-      update = update + options.lr * options.weight_decay * params[i].to(at::kFloat);
-    }
-    params[i].sub_(update);
+    move_(params[i], updates[i].view(params[i].sizes()), shrink[i]);
   }
 }
 

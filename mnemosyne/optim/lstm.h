@@ -27,8 +27,8 @@ struct LstmOptions {
 ///     "lstm-rnnprop"  g / r  and  m^ / r,  r = sqrt(v^) + 1e-12
 ///
 /// (m and v are the means of g and g^2 with decay .95, m^ and v^ the same bias-corrected)
-/// and the output is the update, times .01, or tanh of it times .1. lr multiplies it (default 1);
-/// weight decay takes lr weight_decay p off as well. Untrained weights (a seeded draw, the output
+/// and the output is the update, times .01, or tanh of it times .1. lr multiplies it (default 1).
+/// Untrained weights (a seeded draw, the output
 /// near zero) do not optimise anything: see `default_rule` in weights.h for trained ones.
 ///
 /// State: step; hidden1, cell1, hidden2, cell2 [H, N] for N coordinates (320 bytes per float32
@@ -49,18 +49,24 @@ class LstmRule : public UpdateRule {
 
   std::string name() const override;
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
-  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                      const StepOptions& options) const override;
-
-  /// In place, through the fused kernel for everything but float64 and other devices than the CPU.
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
-
+  StateLayout state_layout(const at::Tensor& param) const override;
+  /// Always refused: what an LSTM makes of a zero gradient is not zero.
+  std::shared_ptr<const UpdateRule> elementwise() const override;
   double default_lr() const override { return 1.0; }
+
+  /// lr output_scale.
+  std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                 const StepOptions& options) const override;
   NamedTensors weights() const override { return weights_; }
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
+
+ protected:
+  UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                         const StepOptions& options) const override;
+
+  /// In place, through the fused kernel for everything but float64 and other devices than the CPU.
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
 
  private:
   ops::LstmWeights cell_weights(at::ScalarType dtype) const;
@@ -69,7 +75,7 @@ class LstmRule : public UpdateRule {
   at::Tensor features(const std::vector<at::Tensor>& grads,
                       const std::vector<ParamState>& moments) const;
 
-  /// The updates [N] that belong to the outputs [N] of the network, without weight decay.
+  /// The updates [N] that belong to the outputs [N] of the network.
   at::Tensor scaled(const at::Tensor& output, double lr) const;
 
   void update_group(const std::vector<size_t>& indices, at::TensorList grads, at::TensorList params,

@@ -79,7 +79,7 @@ at::Tensor corrected_update(const Moments& tensor, const at::Tensor& z, int64_t 
   const at::Tensor h = kReadoutScale * (z[3] * soft(u * a) + z[4] * soft(u * (tensor.g / root)) +
                                         z[5] * soft(a.abs()) + z[6] * soft(u.abs()) + z[7] * share);
   const at::Tensor mixed = rows > 0 ? base + mixture * (ops::kDirectionRms * a - base) : base;
-  return step * mixed * (1.0 + ops::kReadoutBound * soft(h)) + c.decay * tensor.p;
+  return step * mixed * (1.0 + ops::kReadoutBound * soft(h));
 }
 
 at::Tensor features_tensor(const Features& features, const at::TensorOptions& options) {
@@ -102,21 +102,20 @@ MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options, at::Tensor controller
               "], got ", controller_.sizes());
 }
 
-std::vector<std::string> MnemosyneRule::state_names() const {
-  std::vector<std::string> names = base_.state_names();
-  if (options_.learned) names.emplace_back("signals");
-  return names;
+StateLayout MnemosyneRule::state_layout(const at::Tensor& param) const {
+  if (!options_.learned) return base_.state_layout(param);
+  return {step_entry(), entry_like("momentum", param), entry_like("second_moment", param),
+          host_entry("signals", {kNumSignals}, at::kFloat)};
 }
 
-ParamState MnemosyneRule::init(const at::Tensor& param) const {
-  if (!options_.learned) return base_.init(param);
-  return {new_step_counter(), zeros_for(param), zeros_for(param),
-          at::zeros({kNumSignals}, at::kFloat)};
+std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList params,
+                                              const StepOptions& options) const {
+  return base_.step_sizes(state, params, options);
 }
 
-UpdateResult MnemosyneRule::update(at::TensorList grads, const State& state, at::TensorList params,
-                                   const StepOptions& options) const {
-  if (!options_.learned) return base_.update(grads, state, params, options);
+UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
+                                      at::TensorList params, const StepOptions& options) const {
+  if (!options_.learned) return base_.do_update(grads, state, params, options);
   UpdateResult result;
   std::vector<Moments> moments;
   std::vector<TensorFacts> facts;
@@ -143,18 +142,23 @@ UpdateResult MnemosyneRule::update(at::TensorList grads, const State& state, at:
   return result;
 }
 
-void MnemosyneRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                          const StepOptions& options) const {
-  if (!options_.learned) return base_.step_(grads, state, params, options);
-  if (!FusedStep::supports(grads, params)) return UpdateRule::step_(grads, state, params, options);
+void MnemosyneRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                             const StepOptions& options, const std::vector<double>& shrink) const {
+  if (!options_.learned) return base_.do_step_(grads, state, params, options, shrink);
+  if (!FusedStep::supports(grads, params)) {
+    return UpdateRule::do_step_(grads, state, params, options, shrink);
+  }
   const at::NoGradGuard no_grad;
-  FusedStep fused(grads, state, params);
+  std::vector<int64_t> rows;
+  for (const at::Tensor& param : params) rows.push_back(matrix_rows(param));
+  FusedStep fused(grads, state, params, rows);
   std::vector<ops::TensorCoefficients> coefficients;
   std::vector<TensorFacts> facts;
   for (size_t i = 0; i < params.size(); ++i) {
     facts.push_back(facts_of(params[i], step_count(state[i]), options));
     coefficients.push_back(
         base_coefficients(options_.base, options, facts[i].t, facts[i].rows > 0));
+    coefficients.back().decay = shrink[i];
   }
   const auto sums = ops::update_moments_(fused.items(), coefficients, true);
   std::vector<const Signals*> signals;

@@ -51,13 +51,12 @@ class MnemosyneRule : public UpdateRule {
   explicit MnemosyneRule(MnemosyneRuleOptions options = {}, at::Tensor controller = {});
 
   std::string name() const override { return "mnemosyne"; }
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
-  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                      const StepOptions& options) const override;
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
+  std::shared_ptr<const UpdateRule> elementwise() const override { return base_.elementwise(); }
   double default_lr() const override { return 1.0; }
+  std::optional<double> default_momentum() const override { return base_.default_momentum(); }
+  std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                 const StepOptions& options) const override;
   std::string options_json() const override;
   NamedTensors weights() const override;
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
@@ -65,6 +64,12 @@ class MnemosyneRule : public UpdateRule {
   /// What the columns of the controller's W [K, F] are multiplied with, and what its rows decide.
   static const std::vector<std::string>& feature_names();
   static const std::vector<std::string>& output_names();
+
+ protected:
+  UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                         const StepOptions& options) const override;
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
 
  private:
   MnemosyneRuleOptions options_;

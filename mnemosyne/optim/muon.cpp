@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
@@ -25,10 +24,6 @@ namespace {
 
 constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
 constexpr double kSmallestNorm = 1e-7;
-
-bool is_matrix(const at::Tensor& param) {
-  return param.dim() >= 2 && param.size(0) > 1 && param.numel() > param.size(0);
-}
 
 // A polynomial whose fixed number of steps brings every singular value of x [rows, columns] near 1.
 at::Tensor newton_schulz(at::Tensor x, int64_t num_iterations) {
@@ -61,12 +56,29 @@ Muon::Muon(const MuonOptions& options)
 
 std::string Muon::options_json() const { return write_options(options_); }
 
-std::vector<std::string> Muon::state_names() const { return {"step", "momentum", "second_moment"}; }
+bool Muon::is_matrix(const at::Tensor& param) const {
+  return !elementwise_ && param.dim() >= 2 && param.size(0) > 1 && param.numel() > param.size(0);
+}
 
-ParamState Muon::init(const at::Tensor& param) const {
-  ParamState state = adam_.init(param);
-  if (is_matrix(param)) state[2] = at::empty({0}, state[1].options());
-  return state;
+StateLayout Muon::state_layout(const at::Tensor& param) const {
+  return {step_entry(), entry_like("momentum", param),
+          is_matrix(param) ? entry_of("second_moment", {0}, param)
+                           : entry_like("second_moment", param)};
+}
+
+std::shared_ptr<const UpdateRule> Muon::elementwise() const {
+  auto rule = std::make_shared<Muon>(*this);
+  rule->elementwise_ = true;
+  return rule;
+}
+
+std::vector<double> Muon::step_sizes(const State&, at::TensorList params,
+                                     const StepOptions& options) const {
+  std::vector<double> sizes;
+  for (const at::Tensor& param : params) {
+    sizes.push_back(is_matrix(param) ? options.lr : adam_step_options(options_, options).lr);
+  }
+  return sizes;
 }
 
 at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
@@ -75,35 +87,36 @@ at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at:
     return adam_.update_one(grad, state, param, adam_step_options(options_, options));
   }
   at::Tensor& momentum = state[1];
-  momentum.lerp_(grad, 1.0 - options_.momentum);
-  const at::Tensor direction =
-      options_.nesterov ? grad.lerp(momentum, options_.momentum) : momentum;
+  const double decay = options.momentum.value_or(options_.momentum);
+  momentum.lerp_(grad, 1.0 - decay);
+  const at::Tensor direction = options_.nesterov ? grad.lerp(momentum, decay) : momentum;
   const at::Tensor matrix = direction.reshape({param.size(0), -1});
   const auto longest = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
-  at::Tensor update = newton_schulz(matrix, options_.num_iterations)
-                          .mul(options.lr * 0.2 * std::sqrt(longest))
-                          .reshape(param.sizes());
-  if (options.weight_decay != 0.0) update.add_(param, options.lr * options.weight_decay);
-  return update;
+  return newton_schulz(matrix, options_.num_iterations)
+      .mul(options.lr * 0.2 * std::sqrt(longest))
+      .reshape(param.sizes());
 }
 
-void Muon::step_(at::TensorList grads, State& state, at::TensorList params,
-                 const StepOptions& options) const {
+void Muon::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                    const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   std::vector<size_t> others;
   std::vector<at::Tensor> other_grads, other_params;
   State other_states;
+  std::vector<double> other_shrink;
   for (size_t i = 0; i < params.size(); ++i) {
     if (is_matrix(params[i])) {
-      step_one_(grads[i], state[i], params[i], options);
+      step_one_(grads[i], state[i], params[i], options, shrink[i]);
       continue;
     }
     others.push_back(i);
     other_grads.push_back(grads[i]);
     other_params.push_back(params[i]);
+    other_shrink.push_back(shrink[i]);
     other_states.push_back(std::move(state[i]));
   }
-  adam_.step_(other_grads, other_states, other_params, adam_step_options(options_, options));
+  adam_.do_step_(other_grads, other_states, other_params, adam_step_options(options_, options),
+                 other_shrink);
   for (size_t k = 0; k < others.size(); ++k) state[others[k]] = std::move(other_states[k]);
 }
 

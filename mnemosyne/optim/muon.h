@@ -39,20 +39,25 @@ class Muon : public PerParameterRule {
 
   std::string name() const override { return "muon"; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
+  std::shared_ptr<const UpdateRule> elementwise() const override;
   double default_lr() const override { return 1e-3; }
-
-  /// Matrices one by one, the rest in one call of Adam's fused kernel.
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  std::optional<double> default_momentum() const override { return options_.momentum; }
+  std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                 const StepOptions& options) const override;
 
  protected:
+  /// Matrices one by one, the rest in one call of Adam's fused kernel.
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 
  private:
+  bool is_matrix(const at::Tensor& param) const;
+
   MuonOptions options_;
+  bool elementwise_ = false;  // Adam for matrices, too
   Adam adam_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -51,7 +50,8 @@ double base_step_size(const OrthogonalOptions& options, const StepOptions& step,
   if (step.num_steps) {
     const double length = static_cast<double>(*step.num_steps);
     const double boost = std::clamp(std::sqrt(options.boost_steps / length), 1.0, options.boost);
-    schedule = boost * 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(1.0, before / length)));
+    const double progress = std::min(before, length - 1.0) / length;
+    schedule = boost * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
   }
   return step.lr * options.lr * warmup * schedule;
 }
@@ -59,14 +59,14 @@ double base_step_size(const OrthogonalOptions& options, const StepOptions& step,
 ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
                                           int64_t t, bool matrix) {
   ops::TensorCoefficients c;
-  c.momentum_decay = matrix ? options.momentum : options.beta1;
+  const double momentum = step.momentum.value_or(options.momentum);
+  c.momentum_decay = matrix ? momentum : step.momentum.value_or(options.beta1);
   c.second_decay = options.beta2;
   c.momentum_correction = 1.0 / (1.0 - std::pow(c.momentum_decay, t));
   c.second_correction = 1.0 / (1.0 - std::pow(c.second_decay, t));
   c.eps = options.eps;
   c.step = base_step_size(options, step, t);
-  c.decay = c.step * step.weight_decay;
-  c.blend = 1.0 - options.momentum;
+  c.blend = 1.0 - momentum;
   return c;
 }
 
@@ -79,22 +79,37 @@ at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows) {
 
 OrthogonalRule::OrthogonalRule(OrthogonalOptions options) : options_(options) { validate(options); }
 
-std::vector<std::string> OrthogonalRule::state_names() const {
-  return {"step", "momentum", "second_moment"};
+int64_t OrthogonalRule::rows(const at::Tensor& param) const {
+  return elementwise_ ? 0 : matrix_rows(param);
 }
 
-ParamState OrthogonalRule::init(const at::Tensor& param) const {
-  const bool matrix = matrix_rows(param) > 0;
-  return {new_step_counter(), zeros_for(param),
-          matrix ? at::empty({0}, zeros_for(param).options()) : zeros_for(param)};
+StateLayout OrthogonalRule::state_layout(const at::Tensor& param) const {
+  return {
+      step_entry(), entry_like("momentum", param),
+      rows(param) > 0 ? entry_of("second_moment", {0}, param) : entry_like("second_moment", param)};
 }
 
-UpdateResult OrthogonalRule::update(at::TensorList grads, const State& state, at::TensorList params,
-                                    const StepOptions& options) const {
+std::shared_ptr<const UpdateRule> OrthogonalRule::elementwise() const {
+  auto rule = std::make_shared<OrthogonalRule>(*this);
+  rule->elementwise_ = true;
+  return rule;
+}
+
+std::vector<double> OrthogonalRule::step_sizes(const State& state, at::TensorList params,
+                                               const StepOptions& options) const {
+  std::vector<double> sizes;
+  for (size_t i = 0; i < params.size(); ++i) {
+    sizes.push_back(base_step_size(options_, options, step_count(state[i]) + 1));
+  }
+  return sizes;
+}
+
+UpdateResult OrthogonalRule::do_update(at::TensorList grads, const State& state,
+                                       at::TensorList params, const StepOptions& options) const {
   UpdateResult result;
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor g = grads[i].to(compute_dtype(params[i]));
-    const int64_t t = step_count(state[i]) + 1, rows = matrix_rows(params[i]);
+    const int64_t t = step_count(state[i]) + 1, rows = this->rows(params[i]);
     const ops::TensorCoefficients c = base_coefficients(options_, options, t, rows > 0);
     const at::Tensor m = c.momentum_decay * state[i][kMomentum] + (1.0 - c.momentum_decay) * g;
     at::Tensor v = state[i][kSecondMoment], direction;
@@ -104,21 +119,25 @@ UpdateResult OrthogonalRule::update(at::TensorList grads, const State& state, at
       v = c.second_decay * v + (1.0 - c.second_decay) * g * g;
       direction = m * c.momentum_correction / ((v * c.second_correction).sqrt() + c.eps);
     }
-    result.updates.push_back(c.step * direction + c.decay * params[i].to(direction.dtype()));
+    result.updates.push_back(c.step * direction);
     result.state.push_back({state[i][kStep] + 1, m, v});
   }
   return result;
 }
 
-void OrthogonalRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                           const StepOptions& options) const {
-  if (!FusedStep::supports(grads, params)) return UpdateRule::step_(grads, state, params, options);
+void OrthogonalRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                              const StepOptions& options, const std::vector<double>& shrink) const {
+  if (!FusedStep::supports(grads, params)) {
+    return UpdateRule::do_step_(grads, state, params, options, shrink);
+  }
   const at::NoGradGuard no_grad;
-  FusedStep fused(grads, state, params);
+  std::vector<int64_t> rows;
+  for (const at::Tensor& param : params) rows.push_back(this->rows(param));
+  FusedStep fused(grads, state, params, rows);
   std::vector<ops::TensorCoefficients> coefficients;
   for (size_t i = 0; i < params.size(); ++i) {
-    coefficients.push_back(
-        base_coefficients(options_, options, step_count(state[i]), fused.items()[i].rows > 0));
+    coefficients.push_back(base_coefficients(options_, options, step_count(state[i]), rows[i] > 0));
+    coefficients.back().decay = shrink[i];
   }
   ops::update_moments_(fused.items(), coefficients, false);
   ops::apply_directions_(fused.items(), coefficients, {});

@@ -52,19 +52,29 @@ class OrthogonalRule : public UpdateRule {
   explicit OrthogonalRule(OrthogonalOptions options = {});
 
   std::string name() const override { return "orthogonal"; }
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
-  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                      const StepOptions& options) const override;
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
+  std::shared_ptr<const UpdateRule> elementwise() const override;
   double default_lr() const override { return 1.0; }
+  std::optional<double> default_momentum() const override { return options_.momentum; }
+  std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                 const StepOptions& options) const override;
   std::string options_json() const override;
 
   const OrthogonalOptions& options() const { return options_; }
 
+ protected:
+  UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                         const StepOptions& options) const override;
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
+
  private:
+  friend class MnemosyneRule;  // whose `learned = false` this is
+
+  int64_t rows(const at::Tensor& param) const;
+
   OrthogonalOptions options_;
+  bool elementwise_ = false;  // Adam's direction for matrices, too
 };
 
 /// Names the fields for their JSON form (rule_options.h).
@@ -76,10 +86,10 @@ std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json
 /// vector.
 int64_t matrix_rows(const at::Tensor& param);
 
-/// s_t at the t-th step of a parameter, t = 1, 2, ...
+/// s_t at the t-th step of a parameter, t = 1, 2, ...; beyond num_steps that of the last one.
 double base_step_size(const OrthogonalOptions& options, const StepOptions& step, int64_t t);
 
-/// How the base rule moves a tensor at its t-th step.
+/// How the base rule moves a tensor at its t-th step, but for the weight decay.
 ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
                                           int64_t t, bool matrix);
 

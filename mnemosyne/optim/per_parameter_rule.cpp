@@ -4,8 +4,8 @@
 
 namespace mnemosyne::optim {
 
-UpdateResult PerParameterRule::update(at::TensorList grads, const State& state,
-                                      at::TensorList params, const StepOptions& options) const {
+UpdateResult PerParameterRule::do_update(at::TensorList grads, const State& state,
+                                         at::TensorList params, const StepOptions& options) const {
   const at::NoGradGuard no_grad;
   UpdateResult result{.updates = {}, .state = clone_state(state)};
   result.updates.reserve(params.size());
@@ -22,18 +22,21 @@ UpdateResult PerParameterRule::update(at::TensorList grads, const State& state,
   return result;
 }
 
-void PerParameterRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                             const StepOptions& options) const {
+void PerParameterRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                                const StepOptions& options,
+                                const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < params.size(); ++i) step_one_(grads[i], state[i], params[i], options);
+  for (size_t i = 0; i < params.size(); ++i) {
+    step_one_(grads[i], state[i], params[i], options, shrink[i]);
+  }
 }
 
 void PerParameterRule::step_one_(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
-                                 const StepOptions& options) const {
+                                 const StepOptions& options, double shrink) const {
   const at::ScalarType dtype = compute_dtype(param);
   count_step(state);
   if (param.numel() == 0) return;
-  param.sub_(update_one(grad.to(dtype), state, param.to(dtype), options));
+  move_(param, update_one(grad.to(dtype), state, param.to(dtype), options), shrink);
 }
 
 void count_step(ParamState& state) { *state.at(0).mutable_data_ptr<int64_t>() += 1; }

@@ -9,21 +9,23 @@ namespace mnemosyne::optim {
 /// recorded for autograd.
 class PerParameterRule : public UpdateRule {
  public:
-  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                      const StepOptions& options) const override;
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  std::shared_ptr<const UpdateRule> elementwise() const override { return nullptr; }
 
  protected:
+  UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                         const StepOptions& options) const override;
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
+
   /// The update of one parameter that is not empty. `grad` and `param` are in the compute dtype and
   /// only read; `state` is written in place, its step counter has counted this step already. The
-  /// result is a new tensor and includes the weight decay.
+  /// result is a new tensor, without weight decay.
   virtual at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                                 const StepOptions& options) const = 0;
 
   /// `update_one` on tensors of any dtype, the parameter's changed in place.
   void step_one_(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
-                 const StepOptions& options) const;
+                 const StepOptions& options, double shrink) const;
 };
 
 /// Counts one more step.

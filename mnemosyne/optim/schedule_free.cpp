@@ -1,7 +1,6 @@
 #include "mnemosyne/optim/schedule_free.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -39,13 +38,15 @@ ScheduleFree::ScheduleFree(const ScheduleFreeOptions& options) : options_(option
 
 std::string ScheduleFree::options_json() const { return write_options(options_); }
 
-std::vector<std::string> ScheduleFree::state_names() const {
-  return {"step", "v", "z", "weight_sum", "largest_lr"};
+StateLayout ScheduleFree::state_layout(const at::Tensor& param) const {
+  return {step_entry(), entry_like("v", param), entry_like("z", param),
+          host_entry("weight_sum", {}, at::kDouble), host_entry("largest_lr", {}, at::kDouble)};
 }
 
 ParamState ScheduleFree::init(const at::Tensor& param) const {
-  return {new_step_counter(), zeros_for(param), zeros_for(param).copy_(param.detach()),
-          at::zeros({}, at::kDouble), at::zeros({}, at::kDouble)};
+  ParamState state = UpdateRule::init(param);
+  state[kFast].copy_(param.detach());
+  return state;
 }
 
 at::Tensor ScheduleFree::update_one(const at::Tensor& grad, ParamState& state,
@@ -67,7 +68,7 @@ at::Tensor ScheduleFree::update_one(const at::Tensor& grad, ParamState& state,
   squares.mul_(options_.beta2).addcmul_(grad, grad, 1.0 - options_.beta2);
   const double root_scale = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t));
   at::Tensor direction = grad.div(squares.sqrt().mul_(root_scale).add_(options_.eps));
-  if (options.weight_decay != 0.0) direction.add_(param, options.weight_decay);
+  if (*options.weight_decay != 0.0) direction.add_(param, *options.weight_decay);
 
   at::Tensor update = param.sub(fast).mul_(share);
   update.add_(direction, lr * (1.0 - options_.beta1 * (1.0 - share)));
@@ -81,6 +82,7 @@ std::vector<at::Tensor> ScheduleFree::evaluation_params(const State& state,
   std::vector<at::Tensor> averages;
   averages.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
+    check_state(state_layout(params[i]), state.at(i), name(), "parameter " + std::to_string(i));
     const at::Tensor y = params[i].detach().to(state[i][kFast].scalar_type());
     averages.push_back(
         y.lerp(state[i][kFast], 1.0 - 1.0 / options_.beta1).to(params[i].scalar_type()));

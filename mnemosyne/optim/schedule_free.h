@@ -39,13 +39,16 @@ class ScheduleFree : public PerParameterRule {
 
   std::string name() const override { return "schedule-free"; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
   ParamState init(const at::Tensor& param) const override;
   double default_lr() const override { return 2.5e-3; }
   std::vector<at::Tensor> evaluation_params(const State& state,
                                             at::TensorList params) const override;
 
  protected:
+  /// Both y and z move by it.
+  bool decays_itself() const override { return true; }
+
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 

@@ -1,7 +1,6 @@
 #include "mnemosyne/optim/sgd.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_sgd.h>
 
 #include "mnemosyne/optim/rule_options.h"
@@ -22,52 +21,48 @@ Sgd::Sgd(const SgdOptions& options) : options_(options) {
 
 std::string Sgd::options_json() const { return write_options(options_); }
 
-std::vector<std::string> Sgd::state_names() const {
-  if (options_.momentum == 0.0) return {"step"};
-  return {"step", "momentum"};
+StateLayout Sgd::state_layout(const at::Tensor& param) const {
+  if (options_.momentum == 0.0) return {step_entry()};
+  return {step_entry(), entry_like("momentum", param)};
 }
 
-ParamState Sgd::init(const at::Tensor& param) const {
-  if (options_.momentum == 0.0) return {new_step_counter()};
-  return {new_step_counter(), zeros_for(param)};
+std::optional<double> Sgd::default_momentum() const {
+  return options_.momentum == 0.0 ? std::nullopt : std::optional(options_.momentum);
 }
 
-at::Tensor Sgd::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
+at::Tensor Sgd::update_one(const at::Tensor& grad, ParamState& state, const at::Tensor&,
                            const StepOptions& options) const {
   at::Tensor direction = grad;
   if (options_.momentum != 0.0) {
+    const double decay = options.momentum.value_or(options_.momentum);
     at::Tensor& momentum = state[1];
-    momentum.mul_(options_.momentum).add_(grad);
-    direction = options_.nesterov ? grad.add(momentum, options_.momentum) : momentum;
+    momentum.mul_(decay).add_(grad);
+    direction = options_.nesterov ? grad.add(momentum, decay) : momentum;
   }
-  at::Tensor update = direction.mul(options.lr);
-  if (options.weight_decay != 0.0) update.add_(param, options.lr * options.weight_decay);
-  return update;
+  return direction.mul(options.lr);
 }
 
-void Sgd::step_(at::TensorList grads, State& state, at::TensorList params,
-                const StepOptions& options) const {
+void Sgd::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                   const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   const bool has_momentum = options_.momentum != 0.0;
   std::vector<at::Tensor> fused_params, fused_grads, momenta;
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor momentum = has_momentum ? state[i][1] : at::Tensor();
     if (!params[i].is_cpu() || !fusable(params[i], grads[i], momentum)) {
-      step_one_(grads[i], state[i], params[i], options);
+      step_one_(grads[i], state[i], params[i], options, shrink[i]);
       continue;
     }
     count_step(state[i]);
+    if (shrink[i] != 0.0) params[i].mul_(1.0 - shrink[i]);
     fused_params.push_back(params[i]);
     fused_grads.push_back(grads[i]);
     if (has_momentum) momenta.push_back(momentum);
   }
   if (fused_params.empty()) return;
-  if (options.weight_decay != 0.0) {
-    at::_foreach_mul_(fused_params, 1.0 - options.lr * options.weight_decay);
-  }
-  at::_fused_sgd_(fused_params, fused_grads, momenta, /*weight_decay=*/0.0, options_.momentum,
-                  options.lr, /*dampening=*/0.0, options_.nesterov, /*maximize=*/false,
-                  /*is_first_step=*/false);
+  at::_fused_sgd_(fused_params, fused_grads, momenta, /*weight_decay=*/0.0,
+                  options.momentum.value_or(options_.momentum), options.lr, /*dampening=*/0.0,
+                  options_.nesterov, /*maximize=*/false, /*is_first_step=*/false);
 }
 
 std::shared_ptr<UpdateRule> make_sgd(const std::string& options_json) {

@@ -28,15 +28,15 @@ class Sgd : public PerParameterRule {
 
   std::string name() const override { return "sgd"; }
   std::string options_json() const override;
-  std::vector<std::string> state_names() const override;
-  ParamState init(const at::Tensor& param) const override;
+  StateLayout state_layout(const at::Tensor& param) const override;
   double default_lr() const override { return 0.1; }
 
-  /// In place through torch's fused kernel where tensors are dense, in one call for all of them.
-  void step_(at::TensorList grads, State& state, at::TensorList params,
-             const StepOptions& options) const override;
+  std::optional<double> default_momentum() const override;
 
  protected:
+  /// In place through torch's fused kernel where tensors are dense, in one call for all of them.
+  void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const override;
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 

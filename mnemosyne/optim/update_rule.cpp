@@ -1,28 +1,131 @@
 #include "mnemosyne/optim/update_rule.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/StringUtil.h>
 
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 namespace {
 
 constexpr double kLargestGradient = 1e18;
 
+[[noreturn]] void refuse(const UpdateRule& rule, const std::string& expected, size_t index,
+                         const std::string& got) {
+  throw InputError("[" + rule.name() + "] expected " + expected + " for parameter " +
+                   std::to_string(index) + ", got " + got);
+}
+
+std::string describe(const at::Tensor& tensor) {
+  return c10::str(tensor.layout() == at::kStrided ? "dense " : "not dense ", tensor.scalar_type(),
+                  " ", tensor.sizes(), " on ", tensor.device());
+}
+
 }  // namespace
 
+std::vector<std::string> UpdateRule::state_names() const {
+  std::vector<std::string> names;
+  for (const StateEntry& entry : state_layout(at::zeros({}, at::TensorOptions(at::kFloat)))) {
+    names.push_back(entry.name);
+  }
+  return names;
+}
+
+ParamState UpdateRule::init(const at::Tensor& param) const {
+  return zero_state(state_layout(param), param);
+}
+
+UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::TensorList params,
+                                const StepOptions& given) const {
+  State placed = state;
+  const StepOptions options = checked(grads, placed, params, given);
+  UpdateResult result = do_update(grads, placed, params, options);
+  const std::vector<double> shrink = this->shrink(placed, params, options);
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (shrink[i] == 0.0) continue;
+    const at::Tensor param = params[i].detach().to(result.updates[i].scalar_type());
+    result.updates[i] = at::add(result.updates[i], param, shrink[i]);
+  }
+  return result;
+}
+
 void UpdateRule::step_(at::TensorList grads, State& state, at::TensorList params,
-                       const StepOptions& options) const {
+                       const StepOptions& given) const {
+  const StepOptions options = checked(grads, state, params, given);
+  do_step_(grads, state, params, options, shrink(state, params, options));
+}
+
+std::vector<double> UpdateRule::step_sizes(const State&, at::TensorList params,
+                                           const StepOptions& options) const {
+  return std::vector<double>(params.size(), options.lr);
+}
+
+void UpdateRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
+                          const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
-  UpdateResult result = update(grads, state, params, options);
-  for (size_t i = 0; i < params.size(); ++i) params[i].sub_(result.updates[i]);
+  UpdateResult result = do_update(grads, state, params, options);
+  for (size_t i = 0; i < params.size(); ++i) move_(params[i], result.updates[i], shrink[i]);
   state = std::move(result.state);
+}
+
+std::vector<double> UpdateRule::shrink(const State& state, at::TensorList params,
+                                       const StepOptions& options) const {
+  if (*options.weight_decay == 0.0 || decays_itself()) return std::vector<double>(params.size());
+  std::vector<double> shares = step_sizes(state, params, options);
+  for (double& share : shares) share *= *options.weight_decay;
+  return shares;
+}
+
+StepOptions UpdateRule::checked(at::TensorList grads, State& state, at::TensorList params,
+                                StepOptions options) const {
+  if (!options.weight_decay) options.weight_decay = default_weight_decay();
+  check_step_options(*this, options, name());
+  if (grads.size() != params.size() || state.size() != params.size()) {
+    throw InputError("[" + name() + "] expected a gradient and a state for each of " +
+                     std::to_string(params.size()) + " parameters, got " +
+                     std::to_string(grads.size()) + " and " + std::to_string(state.size()));
+  }
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::Tensor &param = params[i], &grad = grads[i];
+    if (!param.defined() || param.layout() != at::kStrided || !param.is_floating_point()) {
+      refuse(*this, "a dense floating-point tensor", i,
+             param.defined() ? c10::str(param.scalar_type(), " ", param.layout()) : "none");
+    }
+    if (!grad.defined() || grad.layout() != at::kStrided || !grad.is_floating_point() ||
+        grad.sizes() != param.sizes() || grad.device() != param.device()) {
+      refuse(*this, c10::str("a dense gradient of shape ", param.sizes(), " on ", param.device()),
+             i, grad.defined() ? describe(grad) : "none");
+    }
+    const StateLayout layout = state_layout(param);
+    check_state(layout, state[i], name(), "parameter " + std::to_string(i));
+    place_state(layout, state[i], param);
+  }
+  return options;
+}
+
+void check_step_options(const UpdateRule& rule, const StepOptions& options,
+                        const std::string& where) {
+  check_option(std::isfinite(options.lr), where, "a finite lr", options.lr);
+  const double decay = options.weight_decay.value_or(0.0);
+  check_option(decay >= 0.0 && std::isfinite(decay), where, "weight_decay of at least 0", decay);
+  const int64_t num_steps = options.num_steps.value_or(1);
+  check_option(num_steps >= 1, where, "num_steps of at least 1", static_cast<double>(num_steps));
+  if (!options.momentum) return;
+  const double momentum = *options.momentum;
+  check_option(rule.default_momentum().has_value(), where,
+               "no momentum, which " + rule.name() + " does not have", momentum);
+  check_option(momentum >= 0.0 && momentum < 1.0, where, "momentum in [0, 1)", momentum);
+}
+
+void move_(const at::Tensor& param, const at::Tensor& update, double shrink) {
+  param.sub_(shrink == 0.0 ? update : at::add(update, param.to(update.scalar_type()), shrink));
 }
 
 std::vector<at::Tensor> UpdateRule::evaluation_params(const State&, at::TensorList params) const {
@@ -31,28 +134,6 @@ std::vector<at::Tensor> UpdateRule::evaluation_params(const State&, at::TensorLi
 
 std::shared_ptr<UpdateRule> UpdateRule::with_weights(const NamedTensors&) const {
   throw InputError("[" + name() + "] expected a learned optimizer, got one without weights");
-}
-
-at::ScalarType compute_dtype(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-at::Tensor zeros_for(const at::Tensor& param) {
-  return at::zeros(param.sizes(), param.options().dtype(compute_dtype(param)).requires_grad(false));
-}
-
-at::Tensor new_step_counter() { return at::zeros({}, at::TensorOptions(at::kLong)); }
-
-int64_t step_count(const ParamState& state) { return *state.at(0).const_data_ptr<int64_t>(); }
-
-State clone_state(const State& state) {
-  State copy;
-  copy.reserve(state.size());
-  for (const ParamState& tensors : state) {
-    ParamState& target = copy.emplace_back();
-    for (const at::Tensor& tensor : tensors) target.push_back(tensor.clone());
-  }
-  return copy;
 }
 
 State init_state(const UpdateRule& rule, at::TensorList params) {

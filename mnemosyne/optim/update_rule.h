@@ -8,24 +8,20 @@
 #include <vector>
 
 #include "mnemosyne/core/named_tensors.h"
+#include "mnemosyne/optim/state_layout.h"
 
 namespace mnemosyne::optim {
 
-/// What a rule remembers of one parameter: one tensor per name in `UpdateRule::state_names()`.
-///
-/// The first one is always "step", a 0-d int64 tensor on the CPU: how many updates this parameter
-/// has had. Everything a rule needs for a bit-exact resume is in here, nothing is kept in the rule
-/// itself.
-using ParamState = std::vector<at::Tensor>;
-
-/// The states of a list of parameters, in their order.
-using State = std::vector<ParamState>;
-
 /// What the user, not the rule, decides about a step.
 struct StepOptions {
-  double lr = 1.0;            ///< For learned rules a plain multiplier, default 1.
-  double weight_decay = 0.0;  ///< Decoupled: each step takes lr * weight_decay * p off as well.
+  double lr = 1.0;  ///< For learned rules a plain multiplier, default 1.
+  /// As AdamW's: each step takes step size * weight_decay * p off as well, with the step size of
+  /// `UpdateRule::step_sizes`. Unset: the rule's `default_weight_decay()`; an explicit 0 is 0.
+  std::optional<double> weight_decay = {};
   std::optional<int64_t> num_steps = {};  ///< Length of the training run, when the user knows it.
+  /// In place of the rule's own decay of its momentum, in [0, 1): what schedulers cycle. Only for
+  /// rules with a `default_momentum()`.
+  std::optional<double> momentum = {};
 };
 
 struct UpdateResult {
@@ -36,13 +32,15 @@ struct UpdateResult {
 /// An optimizer as a pure function: (gradients, state, parameters) -> (updates, state).
 ///
 /// `update` never writes to its arguments and is differentiable with respect to `weights()`, which
-/// is what meta-training needs; `step_` is the same step in place, which is what training needs and
-/// what rules with a fused kernel override. Both give the same numbers.
+/// is what meta-training needs; `step_` is the same step in place, which is what training needs.
+/// Both give the same numbers, and both check what they are given before anything is written:
+/// InputError, one line, for a state that is not that of the parameter (`state_layout`), a gradient
+/// of another shape or device, a parameter that is not real and dense, options out of range.
 ///
-/// Gradients have the parameters' shapes, are finite (see `clean_gradients`), and a rule is only
-/// given the parameters that have one. State and updates have the compute dtype of the parameter:
-/// float64 for float64, float32 for everything else. Parameters may have 0 to 5 dimensions, any
-/// strides, and be empty. A rule is immutable while in use, so that many threads may share one.
+/// Gradients are finite (see `clean_gradients`), and a rule is only given the parameters that have
+/// one. State and updates have the compute dtype of the parameter: float64 for float64, float32 for
+/// everything else. Parameters may have 0 to 5 dimensions, any strides, and be empty. A rule is
+/// immutable while in use, so that many threads may share one.
 ///
 ///     auto rule = optim::make_rule("adamw");
 ///     optim::State state;
@@ -55,21 +53,41 @@ class UpdateRule {
   /// The registry's name for it, for example "adamw".
   virtual std::string name() const = 0;
 
-  /// Names of the tensors of one ParamState; the first is "step".
-  virtual std::vector<std::string> state_names() const = 0;
+  /// The tensors of one ParamState, "step" first. Reads shape, dtype and device of `param` only.
+  virtual StateLayout state_layout(const at::Tensor& param) const = 0;
 
-  /// The state before the first step.
-  virtual ParamState init(const at::Tensor& param) const = 0;
+  /// The names in `state_layout`, which are the same for every parameter.
+  std::vector<std::string> state_names() const;
 
-  virtual UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
-                              const StepOptions& options) const = 0;
+  /// The state before the first step: zeros, unless the rule says otherwise.
+  virtual ParamState init(const at::Tensor& param) const;
 
-  /// The same step in place: writes `state` and `params`. The default goes through `update`.
-  virtual void step_(at::TensorList grads, State& state, at::TensorList params,
-                     const StepOptions& options) const;
+  UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
+                      const StepOptions& options) const;
+
+  /// The same step in place: writes `state` and `params`. State on another device than it belongs
+  /// to is brought back.
+  void step_(at::TensorList grads, State& state, at::TensorList params,
+             const StepOptions& options) const;
 
   /// A usable learning rate where the user names none (1 for learned rules).
   virtual double default_lr() const = 0;
+
+  /// The weight decay of steps whose options name none.
+  virtual double default_weight_decay() const { return 0.0; }
+
+  /// What StepOptions::momentum replaces; none for rules without a momentum that can be changed.
+  virtual std::optional<double> default_momentum() const { return {}; }
+
+  /// The sizes of the parameters' next steps in the units of AdamW's learning rate, schedules of
+  /// the rule included and learned corrections not: what weight decay is multiplied with.
+  virtual std::vector<double> step_sizes(const State& state, at::TensorList params,
+                                         const StepOptions& options) const;
+
+  /// The rule for parameters whose entries must not move one another, because some of them are
+  /// pruned or only some rows are trained: an entry without a gradient stays where it is. Null
+  /// where the rule itself is like that. InputError where there is none (the LSTMs).
+  virtual std::shared_ptr<const UpdateRule> elementwise() const = 0;
 
   /// Everything that `make_rule(name(), options_json())` needs to make this rule again, but its
   /// weights: a JSON object.
@@ -86,22 +104,36 @@ class UpdateRule {
   /// The same rule with other weights, which have the names and shapes of `weights()`; they may
   /// require gradients. InputError for a hand-designed rule, a missing name or another shape.
   virtual std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const;
+
+ protected:
+  /// `update` of what has been checked, without weight decay. `options.weight_decay` is set.
+  virtual UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
+                                 const StepOptions& options) const = 0;
+
+  /// `step_` of what has been checked; `shrink` has the share of each parameter that weight decay
+  /// takes off. The default goes through `do_update`; a rule with a fused kernel has its own.
+  virtual void do_step_(at::TensorList grads, State& state, at::TensorList params,
+                        const StepOptions& options, const std::vector<double>& shrink) const;
+
+  /// Whether `do_update` includes weight decay, because the rule moves more than the parameter by
+  /// it (Schedule-Free); `shrink` is zero then.
+  virtual bool decays_itself() const { return false; }
+
+ private:
+  /// `options` with a weight decay, checked like everything else; brings `state` to its place.
+  StepOptions checked(at::TensorList grads, State& state, at::TensorList params,
+                      StepOptions options) const;
+  std::vector<double> shrink(const State& state, at::TensorList params,
+                             const StepOptions& options) const;
 };
 
-/// float64 for float64 tensors, float32 otherwise.
-at::ScalarType compute_dtype(const at::Tensor& tensor);
+/// InputError, said to come from `where`, for a learning rate or weight decay that is not finite or
+/// a weight decay below 0, a num_steps below 1, a momentum out of range or of a rule without one.
+void check_step_options(const UpdateRule& rule, const StepOptions& options,
+                        const std::string& where);
 
-/// Contiguous zeros in the compute dtype, on the parameter's device.
-at::Tensor zeros_for(const at::Tensor& param);
-
-/// The "step" entry of a fresh ParamState.
-at::Tensor new_step_counter();
-
-/// The number of steps a state has seen.
-int64_t step_count(const ParamState& state);
-
-/// A copy that shares no storage.
-State clone_state(const State& state);
+/// param <- param - (update + shrink param), with one rounding to the parameter's dtype.
+void move_(const at::Tensor& param, const at::Tensor& update, double shrink);
 
 /// The states of all parameters before the first step.
 State init_state(const UpdateRule& rule, at::TensorList params);
