@@ -23,27 +23,39 @@ RuleOptions& rule_options(torch::optim::OptimizerOptions& options) {
 
 StepOptions step_options(const RuleOptions& options) {
   return {.lr = options.lr().value_or(1.0),
-          .weight_decay = options.weight_decay().value_or(0.0),
-          .num_steps = options.num_steps()};
+          .weight_decay = options.weight_decay(),
+          .num_steps = options.num_steps(),
+          .momentum = options.momentum()};
 }
 
-void validate(const RuleOptions& options) {
+void validate(const RuleOptions& options, const UpdateRule& rule) {
   const StepOptions step = step_options(options);
   check_option(step.lr >= 0.0, "RuleOptimizer", "lr of at least 0", step.lr);
-  check_option(step.weight_decay >= 0.0, "RuleOptimizer", "weight_decay of at least 0",
-               step.weight_decay);
-  const auto num_steps = static_cast<double>(step.num_steps.value_or(1));
-  check_option(num_steps >= 1.0, "RuleOptimizer", "num_steps of at least 1", num_steps);
+  check_step_options(rule, step, "RuleOptimizer");
+  if (!options.orthogonal().value_or(true)) rule.elementwise();
 }
 
 std::unique_ptr<RuleOptions> completed(RuleOptions defaults, const UpdateRule& rule) {
   if (!defaults.lr()) defaults.lr(rule.default_lr());
-  if (!defaults.weight_decay()) defaults.weight_decay(0.0);
-  validate(defaults);
+  if (!defaults.weight_decay()) defaults.weight_decay(rule.default_weight_decay());
+  validate(defaults, rule);
   return std::make_unique<RuleOptions>(defaults);
 }
 
+std::string place(size_t group, size_t param) {
+  return "parameter " + std::to_string(param) + " of group " + std::to_string(group);
+}
+
 }  // namespace
+
+// What one group does in a step.
+struct RuleOptimizer::GroupStep {
+  std::shared_ptr<const UpdateRule> rule;
+  StepOptions options;
+  std::vector<at::Tensor> params = {}, grads = {};
+  std::vector<RuleParamState*> entries = {};
+  State state = {};
+};
 
 RuleOptimizer::RuleOptimizer(std::vector<at::Tensor> params, std::shared_ptr<const UpdateRule> rule,
                              RuleOptions defaults)
@@ -59,15 +71,17 @@ RuleOptimizer::RuleOptimizer(const std::vector<OptimizerParamGroup>& groups,
 
 // torch's gives a group with options of a type that it does not know the defaults in their place.
 void RuleOptimizer::add_param_group(const OptimizerParamGroup& group) {
-  Optimizer::add_param_group(group);
-  if (!group.has_options()) return;
+  if (!group.has_options()) return Optimizer::add_param_group(group);
   const RuleOptions& defaults = rule_options(*defaults_);
   auto completed_options = group.options().clone();
   RuleOptions& options = rule_options(*completed_options);
   if (!options.lr()) options.lr(defaults.lr());
   if (!options.weight_decay()) options.weight_decay(defaults.weight_decay());
   if (!options.num_steps()) options.num_steps(defaults.num_steps());
-  validate(options);
+  if (!options.momentum()) options.momentum(defaults.momentum());
+  if (!options.orthogonal()) options.orthogonal(defaults.orthogonal());
+  validate(options, *rule_);
+  Optimizer::add_param_group(group);
   param_groups_.back().set_options(std::move(completed_options));
 }
 
@@ -78,38 +92,60 @@ at::Tensor RuleOptimizer::step(LossClosure closure) {
     loss = closure();
   }
   const at::NoGradGuard no_grad;
-  for (const OptimizerParamGroup& group : param_groups_) step_group(group);
+  std::vector<GroupStep> steps;
+  for (size_t index = 0; index < param_groups_.size(); ++index) steps.push_back(prepared(index));
+  for (GroupStep& step : steps) run(step);
   return loss;
 }
 
-void RuleOptimizer::step_group(const OptimizerParamGroup& group) {
-  std::vector<at::Tensor> params, grads;
-  std::vector<RuleParamState*> entries;
-  State state;
-  for (const at::Tensor& param : group.params()) {
+std::shared_ptr<const UpdateRule> RuleOptimizer::rule_of(const RuleOptions& options) const {
+  if (options.orthogonal().value_or(true)) return rule_;
+  auto elementwise = rule_->elementwise();
+  return elementwise == nullptr ? rule_ : elementwise;
+}
+
+RuleOptimizer::GroupStep RuleOptimizer::prepared(size_t index) {
+  const OptimizerParamGroup& group = param_groups_[index];
+  const auto& options = static_cast<const RuleOptions&>(group.options());
+  GroupStep step{.rule = rule_of(options), .options = step_options(options)};
+  check_step_options(*step.rule, step.options, "RuleOptimizer");
+  for (size_t i = 0; i < group.params().size(); ++i) {
+    const at::Tensor& param = group.params()[i];
     const at::Tensor& grad = param.grad();
     if (!grad.defined()) continue;
-    params.push_back(param);
-    grads.push_back(grad.layout() == at::kStrided ? grad : grad.to_dense());
+    step.params.push_back(param);
+    step.grads.push_back(grad.layout() == at::kStrided ? grad : grad.to_dense());
     std::unique_ptr<torch::optim::OptimizerParamState>& entry = state_[param.unsafeGetTensorImpl()];
-    if (entry == nullptr) entry = std::make_unique<RuleParamState>(rule_->init(param));
-    entries.push_back(static_cast<RuleParamState*>(entry.get()));
-    state.push_back(entries.back()->tensors);
+    if (entry == nullptr) entry = std::make_unique<RuleParamState>(step.rule->init(param));
+    step.entries.push_back(static_cast<RuleParamState*>(entry.get()));
+    step.state.push_back(step.entries.back()->tensors);
+    check_state(step.rule->state_layout(param), step.state.back(), "RuleOptimizer",
+                place(index, i));
   }
-  if (params.empty()) return;
-  nonfinite_count_ += clean_gradients(grads);
-  rule_->step_(grads, state, params,
-               step_options(static_cast<const RuleOptions&>(group.options())));
-  for (size_t i = 0; i < entries.size(); ++i) entries[i]->tensors = std::move(state[i]);
+  return step;
+}
+
+void RuleOptimizer::run(GroupStep& step) {
+  if (step.params.empty()) return;
+  nonfinite_count_ += clean_gradients(step.grads);
+  step.rule->step_(step.grads, step.state, step.params, step.options);
+  bool overrun = false;
+  for (size_t i = 0; i < step.entries.size(); ++i) {
+    const int64_t taken = step_count(step.state[i]);
+    overrun = overrun || taken > step.options.num_steps.value_or(taken);
+    step.entries[i]->tensors = std::move(step.state[i]);
+  }
+  overrun_count_ += overrun ? 1 : 0;
 }
 
 void RuleOptimizer::save(torch::serialize::OutputArchive& archive) const {
-  write_optimizer(archive, *this, nonfinite_count_);
+  write_optimizer(archive, *this);
 }
 
 void RuleOptimizer::load(torch::serialize::InputArchive& archive) {
   LoadedOptimizer loaded = read_optimizer(archive, *this);
   nonfinite_count_ = loaded.nonfinite_count;
+  overrun_count_ = loaded.overrun_count;
   state_ = std::move(loaded.state);
   for (size_t g = 0; g < param_groups_.size(); ++g) {
     rule_options(param_groups_[g].options()) = loaded.options[g];

@@ -15,9 +15,15 @@ namespace mnemosyne::optim {
 ///     groups.emplace_back(model->head->parameters(),
 ///                         std::make_unique<optim::RuleOptions>(optim::RuleOptions().lr(0.1)));
 struct RuleOptions : public torch::optim::OptimizerCloneableOptions<RuleOptions> {
-  TORCH_ARG(std::optional<double>, lr) = std::nullopt;            ///< Else the rule's default_lr().
-  TORCH_ARG(std::optional<double>, weight_decay) = std::nullopt;  ///< Decoupled; else 0.
-  TORCH_ARG(std::optional<int64_t>, num_steps) = std::nullopt;    ///< Length of the run, if known.
+  TORCH_ARG(std::optional<double>, lr) = std::nullopt;  ///< Else the rule's default_lr().
+  /// As AdamW's (docs/optimizer.md); else the rule's default_weight_decay().
+  TORCH_ARG(std::optional<double>, weight_decay) = std::nullopt;
+  TORCH_ARG(std::optional<int64_t>, num_steps) = std::nullopt;  ///< Length of the run, if known.
+  /// Decay of the momentum in place of the rule's own, in [0, 1): what schedulers cycle.
+  TORCH_ARG(std::optional<double>, momentum) = std::nullopt;
+  /// false: Adam's direction, nothing learned (`UpdateRule::elementwise`), for parameters with
+  /// masked entries; else true.
+  TORCH_ARG(std::optional<bool>, orthogonal) = std::nullopt;
 
  public:
   void serialize(torch::serialize::InputArchive& archive) override;
@@ -42,7 +48,8 @@ struct RuleOptions : public torch::optim::OptimizerCloneableOptions<RuleOptions>
 ///     optimizer.step();
 class RuleOptimizer : public torch::optim::Optimizer {
  public:
-  /// Throws InputError for a negative learning rate or weight decay or a num_steps below 1.
+  /// Throws InputError for a learning rate or weight decay that is negative or not finite, a
+  /// num_steps below 1, a momentum out of range or `orthogonal(false)` where the rule has no such.
   RuleOptimizer(std::vector<at::Tensor> params, std::shared_ptr<const UpdateRule> rule,
                 RuleOptions defaults = {});
   RuleOptimizer(const std::vector<torch::optim::OptimizerParamGroup>& groups,
@@ -53,26 +60,39 @@ class RuleOptimizer : public torch::optim::Optimizer {
   void add_param_group(const torch::optim::OptimizerParamGroup& group);
 
   /// One step on all parameters that have a gradient. With a closure: runs it first, gradients
-  /// enabled, and returns its loss; without one, an undefined tensor.
+  /// enabled, and returns its loss; without one, an undefined tensor. InputError, before anything
+  /// is written, where a state and its parameter do not fit or an option is out of range.
   at::Tensor step(LossClosure closure = nullptr) override;
 
-  /// State, options of the groups, `nonfinite_count` and the identity of the rule (`weights_hash`).
+  /// State, options of the groups, the counts and the identity of the rule (`weights_hash`).
   void save(torch::serialize::OutputArchive& archive) const override;
 
   /// Throws InputError, and changes nothing, when the archive was written with another rule or
-  /// other weights, for other groups or parameters of other shapes, or by something else.
+  /// other weights, for other groups or parameters of other shapes, or by something else. Options
+  /// are those of the archive, but for a num_steps that this optimizer was given: a run is extended
+  /// by loading it into an optimizer with a larger one.
   void load(torch::serialize::InputArchive& archive) override;
 
   /// Entries of gradients so far that were NaN or infinite.
   int64_t nonfinite_count() const { return nonfinite_count_; }
 
+  /// Steps so far of a group that was beyond its num_steps: they are as small as its last one.
+  int64_t overrun_count() const { return overrun_count_; }
+
   const UpdateRule& rule() const { return *rule_; }
 
+  /// The rule that a group's parameters follow, with or without `orthogonal`.
+  std::shared_ptr<const UpdateRule> rule_of(const RuleOptions& options) const;
+
  private:
-  void step_group(const torch::optim::OptimizerParamGroup& group);
+  struct GroupStep;
+
+  GroupStep prepared(size_t index);
+  void run(GroupStep& step);
 
   std::shared_ptr<const UpdateRule> rule_;
   int64_t nonfinite_count_ = 0;
+  int64_t overrun_count_ = 0;
 };
 
 }  // namespace mnemosyne::optim

@@ -13,14 +13,22 @@ using torch::serialize::InputArchive;
 using torch::serialize::OutputArchive;
 
 constexpr char kFormat[] = "mnemosyne-optimizer-1";
+constexpr char kLoad[] = "RuleOptimizer::load";
 
 [[noreturn]] void refuse(const std::string& expected, const std::string& got) {
-  throw InputError("[RuleOptimizer::load] expected " + expected + ", got " + got);
+  throw InputError("[" + std::string(kLoad) + "] expected " + expected + ", got " + got);
 }
 
 IValue read_value(InputArchive& archive, const std::string& key) {
   IValue value;
   if (!archive.try_read(key, value)) refuse("a checkpoint with \"" + key + "\"", "none");
+  return value;
+}
+
+// What archives of earlier versions do not have.
+IValue read_if_there(InputArchive& archive, const std::string& key) {
+  IValue value;
+  archive.try_read(key, value);
   return value;
 }
 
@@ -59,25 +67,31 @@ void write_param(OutputArchive& archive, const ParamState& tensors) {
 }
 
 // Empty when the parameter never had a step. Values go into tensors of the rule's own making, so
-// that device, dtype and layout are those it works with.
-ParamState read_param(InputArchive& archive, const at::Tensor& param, const UpdateRule& rule) {
-  if (read_int(archive, "num_tensors") == 0) return {};
-  ParamState state = rule.init(param);
-  check_count(archive, "num_tensors", state.size());
-  const std::vector<std::string> names = rule.state_names();
-  for (size_t k = 0; k < state.size(); ++k) {
-    at::Tensor stored;
-    if (!archive.try_read(tensor_key(k), stored, /*is_buffer=*/true)) {
-      refuse("a checkpoint with state \"" + names[k] + "\"", "none");
+// that device and layout are those it works with.
+ParamState read_param(InputArchive& archive, const at::Tensor& param, const UpdateRule& rule,
+                      const std::string& param_name) {
+  const int64_t count = read_int(archive, "num_tensors");
+  if (count == 0) return {};
+  const StateLayout layout = rule.state_layout(param);
+  ParamState stored(layout.size());
+  check_count(archive, "num_tensors", layout.size());
+  for (size_t k = 0; k < layout.size(); ++k) {
+    if (!archive.try_read(tensor_key(k), stored[k], /*is_buffer=*/true)) {
+      refuse("a checkpoint with state \"" + layout[k].name + "\"", "none");
     }
-    if (stored.sizes() != state[k].sizes() || stored.scalar_type() != state[k].scalar_type()) {
-      refuse("state \"" + names[k] + "\" of " + at::toString(state[k].scalar_type()) +
-                 c10::str(state[k].sizes()),
-             at::toString(stored.scalar_type()) + c10::str(stored.sizes()));
-    }
-    state[k].copy_(stored);
   }
+  check_state(layout, stored, kLoad, param_name);
+  ParamState state = rule.init(param);
+  for (size_t k = 0; k < layout.size(); ++k) state[k].copy_(stored[k]);
   return state;
+}
+
+// Options from an archive of an earlier version, which took a weight decay of 0 for the rule's own
+// and had two options less.
+void complete_old(RuleOptions& options, const RuleOptions& own, const UpdateRule& rule) {
+  if (options.weight_decay() == 0.0) options.weight_decay(rule.default_weight_decay());
+  options.momentum(own.momentum());
+  options.orthogonal(own.orthogonal());
 }
 
 }  // namespace
@@ -86,28 +100,33 @@ void RuleOptions::serialize(OutputArchive& archive) const {
   archive.write("lr", IValue(lr()));
   archive.write("weight_decay", IValue(weight_decay()));
   archive.write("num_steps", IValue(num_steps()));
+  archive.write("momentum", IValue(momentum()));
+  archive.write("orthogonal", IValue(orthogonal()));
 }
 
 void RuleOptions::serialize(InputArchive& archive) {
-  const auto number = [&](const std::string& key) -> std::optional<double> {
-    const IValue value = read_value(archive, key);
+  const auto number = [](const IValue& value, const std::string& key) -> std::optional<double> {
     if (value.isNone()) return std::nullopt;
     if (!value.isDouble()) refuse("a number as \"" + key + "\"", value.tagKind());
     return value.toDouble();
   };
-  lr(number("lr"));
-  weight_decay(number("weight_decay"));
+  lr(number(read_value(archive, "lr"), "lr"));
+  weight_decay(number(read_value(archive, "weight_decay"), "weight_decay"));
   const IValue steps = read_value(archive, "num_steps");
   if (!steps.isNone() && !steps.isInt()) refuse("a whole number as \"num_steps\"", steps.tagKind());
   num_steps(steps.toOptional<int64_t>());
+  momentum(number(read_if_there(archive, "momentum"), "momentum"));
+  const IValue flag = read_if_there(archive, "orthogonal");
+  if (!flag.isNone() && !flag.isBool()) refuse("true or false as \"orthogonal\"", flag.tagKind());
+  orthogonal(flag.toOptional<bool>());
 }
 
-void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer,
-                     int64_t nonfinite_count) {
+void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer) {
   archive.write("format", IValue(std::string(kFormat)));
   archive.write("rule", IValue(optimizer.rule().name()));
   archive.write("weights_hash", IValue(weights_hash(optimizer.rule())));
-  archive.write("nonfinite_count", IValue(nonfinite_count));
+  archive.write("nonfinite_count", IValue(optimizer.nonfinite_count()));
+  archive.write("overrun_count", IValue(optimizer.overrun_count()));
   const auto& groups = optimizer.param_groups();
   archive.write("num_groups", IValue(static_cast<int64_t>(groups.size())));
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -133,16 +152,26 @@ LoadedOptimizer read_optimizer(InputArchive& archive, const RuleOptimizer& optim
   check_text(archive, "weights_hash", weights_hash(optimizer.rule()));
   LoadedOptimizer loaded;
   loaded.nonfinite_count = read_int(archive, "nonfinite_count");
+  const IValue overrun = read_if_there(archive, "overrun_count");
+  const bool old = overrun.isNone();
+  loaded.overrun_count = old ? 0 : read_int(archive, "overrun_count");
   const auto& groups = optimizer.param_groups();
   check_count(archive, "num_groups", groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     InputArchive group = read_archive(archive, "group" + std::to_string(g));
-    loaded.options.emplace_back().serialize(group);
+    RuleOptions& options = loaded.options.emplace_back();
+    options.serialize(group);
+    const auto& own = static_cast<const RuleOptions&>(groups[g].options());
+    if (own.num_steps()) options.num_steps(own.num_steps());
+    if (old) complete_old(options, own, optimizer.rule());
+    const std::shared_ptr<const UpdateRule> rule = optimizer.rule_of(options);
     const std::vector<at::Tensor>& params = groups[g].params();
     check_count(group, "num_params", params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       InputArchive param = read_archive(group, "param" + std::to_string(i));
-      ParamState state = read_param(param, params[i], optimizer.rule());
+      ParamState state =
+          read_param(param, params[i], *rule,
+                     "parameter " + std::to_string(i) + " of group " + std::to_string(g));
       if (state.empty()) continue;
       loaded.state[params[i].unsafeGetTensorImpl()] =
           std::make_unique<RuleParamState>(std::move(state));

@@ -21,12 +21,12 @@ struct LoadedOptimizer {
   std::vector<RuleOptions> options;  ///< per group
   ska::flat_hash_map<void*, std::unique_ptr<torch::optim::OptimizerParamState>> state;
   int64_t nonfinite_count = 0;
+  int64_t overrun_count = 0;
 };
 
 /// The file format of a RuleOptimizer: parameters are known by their place in their group, so that
 /// a model built anew can load it.
-void write_optimizer(torch::serialize::OutputArchive& archive, const RuleOptimizer& optimizer,
-                     int64_t nonfinite_count);
+void write_optimizer(torch::serialize::OutputArchive& archive, const RuleOptimizer& optimizer);
 
 /// Throws InputError for an archive that does not fit; does not change the optimizer.
 LoadedOptimizer read_optimizer(torch::serialize::InputArchive& archive,
