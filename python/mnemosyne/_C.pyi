@@ -1,6 +1,6 @@
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, dtype
 
 __version__: str
 torch_version: str
@@ -16,6 +16,14 @@ class Rule:
     def default_lr(self) -> float: ...
     @property
     def hash(self) -> str: ...
+    @property
+    def default_weight_decay(self) -> float: ...
+    @property
+    def default_momentum(self) -> float | None: ...
+    def state_layout(
+        self, param: Tensor
+    ) -> list[tuple[str, tuple[int, ...], dtype, bool, bool]]: ...
+    def elementwise(self) -> Rule: ...
     def init(self, param: Tensor) -> list[Tensor]: ...
     def step_(
         self,
@@ -23,8 +31,9 @@ class Rule:
         states: list[list[Tensor]],
         params: list[Tensor],
         lr: float,
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         num_steps: int | None = None,
+        momentum: float | None = None,
     ) -> list[list[Tensor]]: ...
     def weights(self) -> dict[str, Tensor]: ...
     def with_weights(self, weights: dict[str, Tensor]) -> Rule: ...

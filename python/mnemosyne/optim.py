@@ -2,12 +2,13 @@
 
 The weights come with the package. Everything that holds for an optimizer of torch holds here:
 parameter groups, closures, schedulers (`lr` is a plain multiplier, 1 by default), `GradScaler`,
-`state_dict` with bit-exact resume, copying, pickling, `torch.distributed.checkpoint`, DDP, FSDP2.
+`state_dict` with bit-exact resume and its hooks, copying, pickling, `torch.distributed.checkpoint`,
+DDP, FSDP2. docs/optimizer.md has the options and the state in words.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mnemosyne import _C
+from mnemosyne._optimizer_options import StepOptions, checked_options, flag, shown, step_options
+from mnemosyne._optimizer_state import StateLayout, kept_for_the_rule, local, shard_like, whole
 
 __all__ = ["LSTM", "Mnemosyne", "RuleOptimizer"]
 
@@ -23,14 +26,25 @@ class RuleOptimizer(Optimizer):
     """Runs any update rule of the C++ library, by its name or as a `_C.Rule`.
 
     Args:
-        params: parameters or groups; a group may have its own `lr`, `weight_decay`, `num_steps`.
+        params: parameters or groups; a group may have its own values of the options below, and a
+            `momentum` in [0, 1) in place of the rule's own, which `OneCycleLR` and `CyclicLR` set.
         rule: one of `mnemosyne._C.rule_names()`, or a rule.
         lr: step size; None for the rule's default.
-        weight_decay: decoupled: each step takes `lr * weight_decay * p` off as well.
-        num_steps: length of the training run, when known; rules with a schedule use it.
+        weight_decay: as AdamW's: each step takes `step size * weight_decay * p` off as well; None
+            for the rule's default.
+        num_steps: length of the training run, when known; rules with a schedule use it. Loading a
+            checkpoint does not change one that is given: with a larger one a run is extended.
+        orthogonal: False for parameters with masked entries: Adam's direction, nothing learned.
+
+    Raises:
+        ValueError: one line, for an option that cannot be used, a checkpoint of other weights, and
+            a state that is not that of its parameter (from `load_state_dict` and from `step`).
 
     Non-finite entries of gradients count as zero, and `nonfinite_count` counts them. Parameters
     without a gradient are left alone, and sparse or complex ones are refused.
+
+    `state[p]` has entries of the shape of `p`, "step", and "extra_state", which holds everything
+    else that the rule remembers of `p` in a flat tensor. Entries of other names are left alone.
 
     Sharded parameters (DTensor, FSDP2) are updated exactly like whole ones. Since an update depends
     on the whole tensor, each step gathers gradients, parameters and state of all of them on every
@@ -43,19 +57,30 @@ class RuleOptimizer(Optimizer):
         params: Iterable[Any],
         rule: "_C.Rule | str",
         *,
-        lr: float | None = None,
-        weight_decay: float = 0.0,
+        lr: float | Tensor | None = None,
+        weight_decay: float | Tensor | None = None,
         num_steps: int | None = None,
+        orthogonal: bool = True,
     ):
+        if not isinstance(rule, (str, _C.Rule)):
+            raise ValueError(f"[{self._name}] expected a rule or its name, got {shown(rule)}")
         self._rule = _C.make_rule(rule) if isinstance(rule, str) else rule
         self._nonfinite_count = 0
+        self._warned = False
+        self._layouts: dict[Any, StateLayout] = {}
         defaults = {
             "lr": self._rule.default_lr if lr is None else lr,
-            "weight_decay": weight_decay,
+            "weight_decay": self._rule.default_weight_decay
+            if weight_decay is None
+            else weight_decay,
             "num_steps": num_steps,
+            "orthogonal": orthogonal,
             # In the groups because that is what reaches every kind of checkpoint.
             "weights_hash": self._rule.hash,
         }
+        if self._rule.default_momentum is not None:
+            # Schedulers that cycle the momentum look for it among the defaults.
+            defaults["momentum"] = None
         super().__init__(params, defaults)
 
     @property
@@ -63,87 +88,145 @@ class RuleOptimizer(Optimizer):
         """How many entries of gradients were NaN or infinite so far."""
         return self._nonfinite_count
 
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        group = {**self.defaults, **param_group}
-        if not float(group["lr"]) >= 0:
-            raise ValueError(f"[{type(self).__name__}] expected lr >= 0, got {group['lr']}")
-        if not group["weight_decay"] >= 0:
-            raise ValueError(
-                f"[{type(self).__name__}] expected weight_decay >= 0, got {group['weight_decay']}"
-            )
-        if group["num_steps"] is not None and not group["num_steps"] >= 1:
-            raise ValueError(
-                f"[{type(self).__name__}] expected num_steps >= 1, got {group['num_steps']}"
-            )
+        if isinstance(param_group, dict):  # torch's refuses anything else
+            checked_options(self._name, self._rule, {**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; runs a closure first, with gradients, and returns what it returns."""
+        """One step; runs a closure first, with gradients, and returns what it returns.
+
+        Options, gradients and states of all groups are checked before anything is written.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            self._check_gradients(group["params"])
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
+        steps = [self._prepared(index) for index in range(len(self.param_groups))]
+        for params, states, options in steps:
             if params:
-                self._step_params(params, group)
+                self._step_params(params, states, options)
         return loss
 
-    def _check_gradients(self, params: list[Tensor]) -> None:
-        for p in params:
+    def _prepared(self, index: int) -> tuple[list[Tensor], list[list[Tensor]], StepOptions]:
+        """The parameters of a group that have a gradient, their states (empty before the first
+        step), and the options."""
+        group = self.param_groups[index]
+        options = step_options(self._name, self._rule, group)
+        params, states = [], []
+        for i, p in enumerate(group["params"]):
             if p.grad is None:
                 continue
-            if p.grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"[{type(self).__name__}] expected dense gradients, got {p.grad.layout}"
-                )
-            if p.is_complex():
-                raise RuntimeError(
-                    f"[{type(self).__name__}] expected real parameters, got {p.dtype}"
-                )
-
-    def _step_params(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        whole = [_whole(p) for p in params]
-        grads, count = _C.clean_gradients([_whole(p.grad) for p in params])
-        self._nonfinite_count += count
-        names = self._rule.state_names
-        states = []
-        for p, whole_p in zip(params, whole, strict=True):
-            state = self.state[p]
-            if not state:
-                states.append(self._rule.init(whole_p))
+            self._check_gradient(p)
+            params.append(p)
+            layout, state = self._layout(p, options.orthogonal), self.state[p]
+            if layout.is_in(state):
+                states.append(layout.tensors(state, p, self._name, self._param_name(index, i)))
             else:
-                states.append([_whole(state[name]) for name in names])
-        states = self._rule.step_(
-            grads, states, whole, float(group["lr"]), group["weight_decay"], group["num_steps"]
+                states.append([])
+        return params, states, options
+
+    def _check_gradient(self, p: Tensor) -> None:
+        if p.grad.layout != torch.strided:
+            raise RuntimeError(f"[{self._name}] expected dense gradients, got {p.grad.layout}")
+        if p.is_complex():
+            raise RuntimeError(f"[{self._name}] expected real parameters, got {p.dtype}")
+
+    def _step_params(
+        self, params: list[Tensor], states: list[list[Tensor]], options: StepOptions
+    ) -> None:
+        rule = self._rule if options.orthogonal else self._rule.elementwise()
+        whole_params = [whole(p) for p in params]
+        grads, count = _C.clean_gradients([whole(p.grad) for p in params])
+        self._nonfinite_count += count
+        before = [
+            [whole(t) for t in state] or rule.init(p)
+            for state, p in zip(states, whole_params, strict=True)
+        ]
+        after = rule.step_(
+            grads,
+            before,
+            whole_params,
+            options.lr,
+            options.weight_decay,
+            options.num_steps,
+            options.momentum,
         )
-        for p, whole_p, tensors in zip(params, whole, states, strict=True):
-            if whole_p is not p:
-                _local(p).copy_(_local(_shard_like(whole_p, p)))
-                tensors = tensors[:1] + [_shard_like(t, p) for t in tensors[1:]]
-            self.state[p] = dict(zip(names, tensors, strict=True))
+        for k, p in enumerate(params):
+            if whole_params[k] is not p:
+                local(p).copy_(local(shard_like(whole_params[k], p)))
+            self._layout(p, options.orthogonal).store(self.state[p], states[k], after[k], p)
+        if options.num_steps is not None and not self._warned:
+            self._warn_beyond_the_end(max(int(state[0]) for state in after), options.num_steps)
+
+    def _warn_beyond_the_end(self, step: int, num_steps: int) -> None:
+        if step <= num_steps:
+            return
+        self._warned = True
+        warnings.warn(
+            f"[{self._name}] expected a run of num_steps = {num_steps} steps, got step {step}: "
+            "steps stay as small as the last one; a larger num_steps extends the run",
+            stacklevel=6,
+        )
+
+    def _layout(self, p: Tensor, orthogonal: bool) -> StateLayout:
+        key = (tuple(p.shape), p.dtype, orthogonal)
+        if key not in self._layouts:
+            rule = self._rule if orthogonal else self._rule.elementwise()
+            self._layouts[key] = StateLayout(rule, p)
+        return self._layouts[key]
+
+    def _param_name(self, group: int, index: int) -> str:
+        names = self.param_groups[group].get("param_names")
+        return f'"{names[index]}"' if names else f"parameter {index} of group {group}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a `state_dict()` of an optimizer with the same weights; copies it."""
+        """Continues from a `state_dict()` of an optimizer with the same weights; copies it.
+
+        Options of the groups are those of the checkpoint, but for a `num_steps` that this optimizer
+        was given. Hooks see and decide what they do with torch's optimizers.
+        """
+        # Behind the hooks of the user, which may make the checkpoint one that fits.
+        handle = self.register_load_state_dict_pre_hook(RuleOptimizer._before_load)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         for group in state_dict["param_groups"]:
             found = group.get("weights_hash")
             if found != self._rule.hash:
                 raise ValueError(
-                    f"[{type(self).__name__}] expected a checkpoint of the optimizer weights "
+                    f"[{self._name}] expected a checkpoint of the optimizer weights "
                     f"{self._rule.hash}, got one of {found}"
                 )
-        super().load_state_dict(state_dict)
-        # The base class casts the state to the parameter's dtype, which for bfloat16 loses most of
-        # it, and shares memory with the caller's dictionary where there is nothing to cast.
-        keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        params = chain.from_iterable(group["params"] for group in self.param_groups)
-        for key, p in zip(keys, params, strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                device = value.device if name == "step" else p.device
-                self.state[p][name] = value.detach().to(device, copy=True)
+        return kept_for_the_rule(state_dict, self._rule.state_names)
+
+    def _loaded(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What torch's `load_state_dict` is about to set, completed and checked."""
+        own_groups, groups = self.param_groups, state["param_groups"]
+        entries = dict(state["state"])
+        for g, (own, group) in enumerate(zip(own_groups, groups, strict=True)):
+            if own["num_steps"] is not None:
+                group["num_steps"] = own["num_steps"]
+            # Earlier versions took a weight decay of 0 for the rule's own.
+            if "orthogonal" not in group and group["weight_decay"] == 0:
+                group["weight_decay"] = self._rule.default_weight_decay
+            for name in self.defaults.keys() & own.keys():
+                group.setdefault(name, own[name])
+            options = step_options(self._name, self._rule, group)
+            for i, p in enumerate(group["params"]):
+                if p in entries:
+                    layout, name = self._layout(p, options.orthogonal), self._param_name(g, i)
+                    entries[p] = layout.load(entries[p], p, self._name, name)
+        state["state"].update(entries)
+        return state
 
     def __getstate__(self) -> dict[str, Any]:
         rule = self._rule
@@ -155,12 +238,16 @@ class RuleOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        if "rule" in state:
+        if "rule" in state:  # a copy, or out of a pickle
             name, options, weights = state.pop("rule")
             self._rule = _C.make_rule(name, options)
             if weights:
                 self._rule = self._rule.with_weights(weights)
             self._nonfinite_count = state.pop("nonfinite_count")
+            self._warned = False
+            self._layouts = {}
+        else:
+            state = self._loaded(state)
         super().__setstate__(state)
 
 
@@ -168,13 +255,17 @@ class Mnemosyne(RuleOptimizer):
     """The learned optimizer: no learning rate, no schedule, no number of steps to find.
 
     Args:
-        params: parameters or groups; a group may have its own `lr`, `weight_decay`, `num_steps`.
+        params: parameters or groups; a group may have its own `lr`, `weight_decay`, `num_steps`,
+            `orthogonal`.
         weights: "default" for those of the package, or the path of a weights file.
         variant: None, or "coordinate" for the coordinate-wise Mnemosyne.
         lr: a plain multiplier of every step; schedulers act on it.
-        weight_decay: decoupled: each step takes `lr * weight_decay * p` off as well.
-        num_steps: length of the training run, when known: its steps then shrink to zero.
+        weight_decay: as AdamW's, whose values carry over: each step takes `step size * weight_decay
+            * p` off as well. The step size is about .02 in the beginning (AdamW's learning rate).
+        num_steps: length of the training run, when known: its steps then shrink towards zero.
         learned: False leaves the base rule, orthogonalised momentum, uncorrected.
+        orthogonal: False leaves Adam's direction, with the base rule's steps: for parameters with
+            masked entries, which orthogonalised momentum would move. Usually an option of a group.
 
     Example:
         >>> optimizer = mnemosyne.optim.Mnemosyne(model.parameters())
@@ -188,13 +279,25 @@ class Mnemosyne(RuleOptimizer):
         *,
         weights: str | os.PathLike[str] = "default",
         variant: str | None = None,
-        lr: float = 1.0,
-        weight_decay: float = 0.0,
+        lr: float | Tensor = 1.0,
+        weight_decay: float | Tensor = 0.0,
         num_steps: int | None = None,
         learned: bool = True,
+        orthogonal: bool = True,
     ):
-        rule = _C.mnemosyne_rule(os.fspath(weights), variant or "", learned)
-        super().__init__(params, rule, lr=lr, weight_decay=weight_decay, num_steps=num_steps)
+        rule = _C.mnemosyne_rule(
+            _path("Mnemosyne", weights),
+            _variant("Mnemosyne", variant) or "",
+            flag("Mnemosyne", "learned", learned),
+        )
+        super().__init__(
+            params,
+            rule,
+            lr=lr,
+            weight_decay=weight_decay,
+            num_steps=num_steps,
+            orthogonal=orthogonal,
+        )
 
 
 class LSTM(RuleOptimizer):
@@ -213,36 +316,25 @@ class LSTM(RuleOptimizer):
         *,
         weights: str | os.PathLike[str] = "default",
         variant: str | None = None,
-        lr: float = 1.0,
+        lr: float | Tensor = 1.0,
     ):
+        weights, variant = _path("LSTM", weights), _variant("LSTM", variant)
         if weights == "default":
-            rule = _C.default_rule("lstm" if variant is None else f"lstm-{variant}")
+            rule = _C.default_rule(f"lstm-{variant}" if variant else "lstm")
         else:
-            rule = _C.load_rule(os.fspath(weights))
+            rule = _C.load_rule(weights)
         if not rule.name.startswith("lstm"):
             raise ValueError(f'[LSTM] expected weights of "lstm", got "{rule.name}" in {weights}')
         super().__init__(params, rule, lr=lr)
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    # The attribute, so that nobody pays for importing torch.distributed who does not use it.
-    return hasattr(tensor, "full_tensor")
+def _path(owner: str, weights: Any) -> str:
+    if not isinstance(weights, (str, bytes, os.PathLike)):
+        raise ValueError(f"[{owner}] expected weights to be a path, got {shown(weights)}")
+    return os.fsdecode(weights)
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if _is_sharded(tensor) else tensor
-
-
-def _shard_like(whole: Tensor, param: Tensor) -> Tensor:
-    """This rank's shard of what all ranks hold; whole if its shape is not the parameter's."""
-    if whole.shape != param.shape:
-        return whole
-    from torch.distributed.tensor import DTensor, Replicate
-
-    mesh = param.device_mesh
-    replicated = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return replicated.redistribute(placements=param.placements)
+def _variant(owner: str, variant: Any) -> str | None:
+    if variant is not None and not isinstance(variant, str):
+        raise ValueError(f"[{owner}] expected variant to be a name or None, got {shown(variant)}")
+    return variant

@@ -32,11 +32,29 @@ NamedTensors from_dict(const py::dict& dict) {
 }
 
 optim::State step(const UpdateRule& rule, const Tensors& grads, optim::State state,
-                  const Tensors& params, double lr, double weight_decay,
-                  std::optional<int64_t> num_steps) {
-  rule.step_(grads, state, params,
-             {.lr = lr, .weight_decay = weight_decay, .num_steps = num_steps});
+                  const Tensors& params, double lr, std::optional<double> weight_decay,
+                  std::optional<int64_t> num_steps, std::optional<double> momentum) {
+  rule.step_(
+      grads, state, params,
+      {.lr = lr, .weight_decay = weight_decay, .num_steps = num_steps, .momentum = momentum});
   return state;
+}
+
+py::list state_layout(const UpdateRule& rule, const at::Tensor& param) {
+  py::list result;
+  for (const optim::StateEntry& entry : rule.state_layout(param)) {
+    result.append(py::make_tuple(
+        entry.name,
+        py::tuple(py::cast(std::vector<int64_t>(entry.shape.begin(), entry.shape.end()))),
+        entry.dtype, entry.on_host, entry.like_param));
+  }
+  return result;
+}
+
+// Python's optimizers own rules that nobody changes.
+std::shared_ptr<UpdateRule> elementwise(const std::shared_ptr<UpdateRule>& rule) {
+  const auto other = rule->elementwise();
+  return other == nullptr ? rule : std::const_pointer_cast<UpdateRule>(other);
 }
 
 std::shared_ptr<UpdateRule> mnemosyne_rule(const std::string& weights, const std::string& variant,
@@ -67,11 +85,20 @@ void bind_optim(py::module_& module) {
                              "What `make_rule` needs beside the name: a JSON object.")
       .def_property_readonly("state_names", &UpdateRule::state_names,
                              "Names of the tensors of one parameter's state, \"step\" first.")
+      .def("state_layout", &state_layout, arg("param"),
+           "What the state of a parameter of this shape and dtype has to be: (name, shape, dtype,\n"
+           "whether it belongs on the CPU, whether it is shaped like the parameter) by tensor.")
       .def_property_readonly("default_lr", &UpdateRule::default_lr)
+      .def_property_readonly("default_weight_decay", &UpdateRule::default_weight_decay)
+      .def_property_readonly("default_momentum", &UpdateRule::default_momentum,
+                             "None for a rule without a momentum that can be changed.")
+      .def("elementwise", &elementwise,
+           "The rule for parameters whose entries must not move one another.")
       .def("init", &UpdateRule::init, arg("param"), without_gil,
            "The state of one parameter before its first step.")
       .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
-           arg("weight_decay") = 0.0, arg("num_steps") = py::none(), without_gil,
+           arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
+           arg("momentum") = py::none(), without_gil,
            "One step: writes `params`, and returns the states after it (the given ones may have\n"
            "been written to).")
       .def(

@@ -1,6 +1,7 @@
 """The contract of a torch optimizer (every row of it that needs one process and no GPU).
 
-Each test runs for both optimizers; what needs more processes is in test_distributed.py.
+Each test runs for all optimizers; what needs more processes is in test_distributed.py, options and
+checkpoints in test_optim_options.py and test_optim_state.py.
 """
 
 import copy
@@ -9,48 +10,14 @@ import pickle
 
 import pytest
 import torch
+from optimizers import assert_identical, base_rule, make_loss, make_model, train, values
 from torch import nn
 
 from mnemosyne import _C
 from mnemosyne.optim import LSTM, Mnemosyne, RuleOptimizer
 
-
-def base_rule(params, **options):
-    return Mnemosyne(params, learned=False, **options)
-
-
 OPTIMIZERS = [Mnemosyne, base_rule, LSTM]
 make_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
-
-
-def make_model(seed=0, dtype=torch.float32):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.Linear(12, 3)).to(dtype)
-
-
-def make_loss(model, step):
-    generator = torch.Generator().manual_seed(step)
-    dtype = next(model.parameters()).dtype
-    x = torch.randn(32, 6, generator=generator).to(dtype)
-    target = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
-    return nn.functional.cross_entropy(model(x).float(), target)
-
-
-def train(model, optimizer, first, last):
-    for step in range(first, last):
-        optimizer.zero_grad()
-        make_loss(model, step).backward()
-        optimizer.step()
-
-
-def values(model):
-    return [p.detach().clone() for p in model.parameters()]
-
-
-def assert_identical(a, b):
-    for x, y in zip(a, b, strict=True):
-        assert x.dtype == y.dtype
-        assert torch.equal(x, y)
 
 
 @make_optimizer
@@ -297,47 +264,6 @@ def test_a_gpu_gives_what_the_cpu_gives(make):
         other_optimizer.step()
     for p, q in zip(other.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(p.cpu(), q, rtol=1e-4, atol=1e-5)
-
-
-def test_weight_decay_is_decoupled():
-    param = nn.Parameter(torch.full((4, 4), 2.0))
-    twin = nn.Parameter(torch.full((4, 4), 2.0))
-    decayed, plain = base_rule([param], weight_decay=0.1), base_rule([twin])
-    param.grad = torch.eye(4)
-    twin.grad = torch.eye(4)
-    decayed.step()
-    plain.step()
-    difference = twin - param
-    assert (difference > 0).all()
-    torch.testing.assert_close(difference, difference.mean().expand(4, 4))
-
-
-@pytest.mark.parametrize("learned", [True, False])
-def test_num_steps_ends_with_tiny_steps(learned):
-    model = make_model()
-    optimizer = Mnemosyne(model.parameters(), num_steps=40, learned=learned)
-    sizes = []
-    for step in range(40):
-        before = values(model)
-        train(model, optimizer, step, step + 1)
-        sizes.append(sum((a - b).norm() for a, b in zip(values(model), before, strict=True)))
-    assert sizes[-1] < 0.05 * max(sizes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lr": -1.0}, "expected lr >= 0, got -1.0"),
-        ({"lr": float("nan")}, "expected lr >= 0, got nan"),
-        ({"weight_decay": -0.1}, "expected weight_decay >= 0, got -0.1"),
-        ({"num_steps": 0}, "expected num_steps >= 1, got 0"),
-        ({"weights": "no-such-file.safetensors"}, "no-such-file.safetensors"),
-        ({"variant": "no-such-variant"}, "no-such-variant"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        Mnemosyne([nn.Parameter(torch.ones(2))], **options)
 
 
 @pytest.mark.parametrize("name", _C.rule_names())

@@ -1,0 +1,222 @@
+"""What an optimizer keeps in `optimizer.state[p]`, and how a rule of the C++ library sees it.
+
+Every entry has the parameter's shape, but for two: "step", as in torch's optimizers, and
+"extra_state", a flat tensor of everything else that the rule remembers of the parameter. Entries of
+other names are the user's own and are left alone.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mnemosyne import _C
+from mnemosyne._optimizer_options import shown
+
+EXTRA_STATE = "extra_state"
+
+
+class Entry(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    on_host: bool
+    like_param: bool
+
+
+class StateLayout:
+    """The entries of one parameter's state; those of a sharded parameter are sharded like it."""
+
+    def __init__(self, rule: "_C.Rule", param: Tensor):
+        like = torch.empty(param.shape, dtype=param.dtype, device="meta")
+        self._entries = [Entry(*entry) for entry in rule.state_layout(like)]
+        self._packed = [e for e in self._entries if not e.like_param and e.name != "step"]
+        stored = [e for e in self._entries if e.like_param or e.name == "step"]
+        size = sum(prod(e.shape) for e in self._packed)
+        self._has_extra = size > 0
+        # Rows and columns of [6, 4] have as many numbers as those of [4, 6].
+        several = self._has_extra and len({e.shape for e in self._packed}) > 1
+        self._head = [float(n) for n in param.shape] if several else []
+        size += len(self._head)
+        if self._has_extra:
+            first = self._packed[0]
+            stored.append(Entry(EXTRA_STATE, (size,), first.dtype, first.on_host, False))
+        self._stored = stored
+
+    def is_in(self, state: dict[str, Any]) -> bool:
+        """Whether a parameter has had a step or a load; its state may be incomplete."""
+        return any(entry.name in state for entry in self._stored)
+
+    def tensors(self, state: dict[str, Any], param: Tensor, owner: str, name: str) -> list[Tensor]:
+        """The rule's tensors out of `state`, in the rule's order; they share its memory.
+
+        Those that were moved to another device, or whose numbers do not lie one after the other,
+        are brought back. ValueError, one line, for what is missing or of another shape or dtype.
+        """
+        for entry in self._stored:
+            value = state.get(entry.name)
+            if not _fits(value, entry):
+                raise ValueError(_refusal(owner, entry, name, value))
+            state[entry.name] = _placed(value, entry, param)
+        self._check_head(state, owner, name)
+        extra = self._unpack(state[EXTRA_STATE] if self._has_extra else None)
+        return [extra[e.name] if e in self._packed else state[e.name] for e in self._entries]
+
+    def store(
+        self, state: dict[str, Any], before: list[Tensor], after: list[Tensor], param: Tensor
+    ) -> None:
+        """Writes a step's result; `before` is what `tensors` gave, or empty at the first step."""
+        for k, entry in enumerate(self._entries):
+            if entry in self._packed:
+                if before and after[k] is not before[k]:
+                    before[k].copy_(after[k])
+            elif not before or after[k] is not before[k]:
+                state[entry.name] = shard_like(after[k], param) if entry.like_param else after[k]
+        if not before and self._has_extra:
+            packed = [t for t, e in zip(after, self._entries, strict=True) if e in self._packed]
+            state[EXTRA_STATE] = self._pack(packed)
+
+    def load(self, stored: dict[str, Any], param: Tensor, owner: str, name: str) -> dict[str, Any]:
+        """What a checkpoint has of a parameter, the rule's entries in their own dtype and place.
+
+        Takes also the form of earlier versions, with an entry for each of the rule's tensors.
+        """
+        state = {k: v.value if isinstance(v, _Kept) else v for k, v in stored.items()}
+        if any(e.name in state for e in self._packed) and EXTRA_STATE not in state:
+            parts = [_cast(state.pop(e.name, None), e) for e in self._packed]
+            for part, entry in zip(parts, self._packed, strict=True):
+                if not _fits(part, entry):
+                    raise ValueError(_refusal(owner, entry, name, part))
+            if self._has_extra:
+                state[EXTRA_STATE] = self._pack(parts)
+        if not self.is_in(state):
+            return state
+        for entry in self._stored:
+            value = _cast(state.get(entry.name), entry)
+            if not _fits(value, entry):
+                raise ValueError(_refusal(owner, entry, name, state.get(entry.name)))
+            value = _placed(value, entry, param)
+            state[entry.name] = value.clone() if value is state[entry.name] else value
+        if state["step"] < 0:
+            raise ValueError(
+                f"[{owner}] expected step of at least 0 for {name}, got {int(state['step'])}"
+            )
+        self._check_head(state, owner, name)
+        return state
+
+    def _pack(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([parts[0].new_tensor(self._head), *(part.reshape(-1) for part in parts)])
+
+    def _check_head(self, state: dict[str, Any], owner: str, name: str) -> None:
+        if not self._head or state[EXTRA_STATE].is_meta:
+            return
+        head = state[EXTRA_STATE][: len(self._head)]
+        if not head.any():  # a hook has reset the state
+            head.copy_(head.new_tensor(self._head))
+        if head.tolist() != self._head:
+            raise ValueError(
+                f"[{owner}] expected {EXTRA_STATE} of a parameter of {self._head} for {name}, "
+                f"got that of {head.tolist()}"
+            )
+
+    def _unpack(self, extra: Tensor | None) -> dict[str, Tensor]:
+        tensors, offset = {}, len(self._head)
+        for entry in self._packed:
+            size = prod(entry.shape)
+            if extra is None:  # all of them are empty
+                tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype)
+                continue
+            tensors[entry.name] = extra.narrow(0, offset, size).view(entry.shape)
+            offset += size
+        return tensors
+
+
+class _Kept:
+    """Carries a tensor through torch's `load_state_dict`, which casts those that it sees."""
+
+    def __init__(self, value: Tensor):
+        self.value = value
+
+
+def kept_for_the_rule(state_dict: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A checkpoint for torch's `load_state_dict` that shares no tensor with the given one.
+
+    Entries with the names are out of torch's reach: it gives every entry but "step" the dtype and
+    device of the parameter. Of those of other names torch decides.
+    """
+    names = {"step", EXTRA_STATE, *names}
+    known = set(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+
+    def kept(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return _Kept(value.detach()) if name in names else value.detach().clone()
+
+    state = {
+        key: {n: kept(n, v) for n, v in entries.items()} if key in known else entries
+        for key, entries in state_dict["state"].items()
+    }
+    return {**state_dict, "state": state}
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    # The attribute, so that nobody pays for importing torch.distributed who does not use it.
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def shard_like(tensor: Tensor, param: Tensor) -> Tensor:
+    """This rank's shard of what all ranks hold, where the parameter is sharded."""
+    if not is_sharded(param):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = param.device_mesh
+    replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicated.redistribute(placements=param.placements)
+
+
+def _fits(value: Any, entry: Entry) -> bool:
+    if not isinstance(value, Tensor) or value.dtype != entry.dtype:
+        return False
+    return tuple(value.shape) == tuple(entry.shape)
+
+
+def _cast(value: Any, entry: Entry) -> Any:
+    """A number of a checkpoint in the entry's dtype, where nothing but digits can get lost."""
+    if entry.name == "step" and isinstance(value, (int, float)) and value == int(value):
+        return torch.tensor(int(value))
+    if not isinstance(value, Tensor) or value.dtype == entry.dtype:
+        return value
+    if entry.dtype.is_floating_point and value.is_floating_point():
+        return value.to(entry.dtype)
+    if entry.name == "step" and not value.is_complex() and bool((value == value.round()).all()):
+        return value.to(entry.dtype)
+    return value
+
+
+def _placed(value: Tensor, entry: Entry, param: Tensor) -> Tensor:
+    value = value.to(torch.device("cpu") if entry.on_host else param.device)
+    return value if is_sharded(value) else value.contiguous()
+
+
+def _refusal(owner: str, entry: Entry, name: str, value: Any) -> str:
+    got = f"{_dtype(value.dtype)} {list(value.shape)}" if isinstance(value, Tensor) else "none"
+    if not isinstance(value, Tensor) and value is not None:
+        got = shown(value)
+    expected = f"{entry.name} of {_dtype(entry.dtype)} {list(entry.shape)}"
+    return f"[{owner}] expected {expected} for {name}, got {got}"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
