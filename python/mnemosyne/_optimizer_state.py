@@ -17,11 +17,12 @@ from mnemosyne import _C
 from mnemosyne._optimizer_options import shown
 
 EXTRA_STATE = "extra_state"
+HOST = torch.device("cpu")
 
 
 class Entry(NamedTuple):
     name: str
-    shape: tuple[int, ...]
+    shape: torch.Size
     dtype: torch.dtype
     on_host: bool
     like_param: bool
@@ -32,7 +33,9 @@ class StateLayout:
 
     def __init__(self, rule: "_C.Rule", param: Tensor):
         like = torch.empty(param.shape, dtype=param.dtype, device="meta")
-        self._entries = [Entry(*entry) for entry in rule.state_layout(like)]
+        self._entries = [
+            Entry(name, torch.Size(shape), *rest) for name, shape, *rest in rule.state_layout(like)
+        ]
         self._packed = [e for e in self._entries if not e.like_param and e.name != "step"]
         stored = [e for e in self._entries if e.like_param or e.name == "step"]
         size = sum(prod(e.shape) for e in self._packed)
@@ -43,8 +46,10 @@ class StateLayout:
         size += len(self._head)
         if self._has_extra:
             first = self._packed[0]
-            stored.append(Entry(EXTRA_STATE, (size,), first.dtype, first.on_host, False))
+            stored.append(Entry(EXTRA_STATE, torch.Size([size]), first.dtype, first.on_host, False))
         self._stored = stored
+        # For each of the rule's tensors its name, where it has an entry of its own.
+        self._own_names = [None if e in self._packed else e.name for e in self._entries]
 
     def is_in(self, state: dict[str, Any]) -> bool:
         """Whether a parameter has had a step or a load; its state may be incomplete."""
@@ -56,28 +61,38 @@ class StateLayout:
         Those that were moved to another device, or whose numbers do not lie one after the other,
         are brought back. ValueError, one line, for what is missing or of another shape or dtype.
         """
+        param_device = param.device
         for entry in self._stored:
             value = state.get(entry.name)
             if not _fits(value, entry):
                 raise ValueError(_refusal(owner, entry, name, value))
-            state[entry.name] = _placed(value, entry, param)
+            if value.device != (HOST if entry.on_host else param_device) or not (
+                value.is_contiguous()
+            ):
+                state[entry.name] = _placed(value, entry, param)
+        if not self._packed:
+            return [state[own] for own in self._own_names]
         self._check_head(state, owner, name)
-        extra = self._unpack(state[EXTRA_STATE] if self._has_extra else None)
-        return [extra[e.name] if e in self._packed else state[e.name] for e in self._entries]
+        parts = iter(self._unpack(state[EXTRA_STATE] if self._has_extra else None))
+        return [next(parts) if own is None else state[own] for own in self._own_names]
 
     def store(
         self, state: dict[str, Any], before: list[Tensor], after: list[Tensor], param: Tensor
     ) -> None:
         """Writes a step's result; `before` is what `tensors` gave, or empty at the first step."""
-        for k, entry in enumerate(self._entries):
-            if entry in self._packed:
-                if before and after[k] is not before[k]:
+        for k, own in enumerate(self._own_names):
+            if before and after[k] is before[k]:
+                continue
+            if own is None:
+                if before:
                     before[k].copy_(after[k])
-            elif not before or after[k] is not before[k]:
-                state[entry.name] = shard_like(after[k], param) if entry.like_param else after[k]
+            elif self._entries[k].like_param:
+                state[own] = shard_like(after[k], param)
+            else:
+                state[own] = after[k]
         if not before and self._has_extra:
-            packed = [t for t, e in zip(after, self._entries, strict=True) if e in self._packed]
-            state[EXTRA_STATE] = self._pack(packed)
+            names = zip(after, self._own_names, strict=True)
+            state[EXTRA_STATE] = self._pack([tensor for tensor, own in names if own is None])
 
     def load(self, stored: dict[str, Any], param: Tensor, owner: str, name: str) -> dict[str, Any]:
         """What a checkpoint has of a parameter, the rule's entries in their own dtype and place.
@@ -122,14 +137,17 @@ class StateLayout:
                 f"got that of {head.tolist()}"
             )
 
-    def _unpack(self, extra: Tensor | None) -> dict[str, Tensor]:
-        tensors, offset = {}, len(self._head)
+    def _unpack(self, extra: Tensor | None) -> list[Tensor]:
+        if len(self._packed) == 1 and extra is not None:
+            shape = self._packed[0].shape
+            return [extra if extra.shape == shape else extra.view(shape)]
+        tensors, offset = [], len(self._head)
         for entry in self._packed:
             size = prod(entry.shape)
             if extra is None:  # all of them are empty
-                tensors[entry.name] = torch.empty(entry.shape, dtype=entry.dtype)
+                tensors.append(torch.empty(entry.shape, dtype=entry.dtype))
                 continue
-            tensors[entry.name] = extra.narrow(0, offset, size).view(entry.shape)
+            tensors.append(extra.narrow(0, offset, size).view(entry.shape))
             offset += size
         return tensors
 
@@ -187,9 +205,7 @@ def shard_like(tensor: Tensor, param: Tensor) -> Tensor:
 
 
 def _fits(value: Any, entry: Entry) -> bool:
-    if not isinstance(value, Tensor) or value.dtype != entry.dtype:
-        return False
-    return tuple(value.shape) == tuple(entry.shape)
+    return isinstance(value, Tensor) and value.dtype == entry.dtype and value.shape == entry.shape
 
 
 def _cast(value: Any, entry: Entry) -> Any:
@@ -206,7 +222,7 @@ def _cast(value: Any, entry: Entry) -> Any:
 
 
 def _placed(value: Tensor, entry: Entry, param: Tensor) -> Tensor:
-    value = value.to(torch.device("cpu") if entry.on_host else param.device)
+    value = value.to(HOST if entry.on_host else param.device)
     return value if is_sharded(value) else value.contiguous()
 
 

@@ -120,9 +120,10 @@ class RuleOptimizer(Optimizer):
         options = step_options(self._name, self._rule, group)
         params, states = [], []
         for i, p in enumerate(group["params"]):
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            self._check_gradient(p)
+            self._check_gradient(p, grad)
             params.append(p)
             layout, state = self._layout(p, options.orthogonal), self.state[p]
             if layout.is_in(state):
@@ -131,9 +132,9 @@ class RuleOptimizer(Optimizer):
                 states.append([])
         return params, states, options
 
-    def _check_gradient(self, p: Tensor) -> None:
-        if p.grad.layout != torch.strided:
-            raise RuntimeError(f"[{self._name}] expected dense gradients, got {p.grad.layout}")
+    def _check_gradient(self, p: Tensor, grad: Tensor) -> None:
+        if grad.layout != torch.strided:
+            raise RuntimeError(f"[{self._name}] expected dense gradients, got {grad.layout}")
         if p.is_complex():
             raise RuntimeError(f"[{self._name}] expected real parameters, got {p.dtype}")
 
@@ -175,7 +176,7 @@ class RuleOptimizer(Optimizer):
         )
 
     def _layout(self, p: Tensor, orthogonal: bool) -> StateLayout:
-        key = (tuple(p.shape), p.dtype, orthogonal)
+        key = (p.shape, p.dtype, orthogonal)
         if key not in self._layouts:
             rule = self._rule if orthogonal else self._rule.elementwise()
             self._layouts[key] = StateLayout(rule, p)
