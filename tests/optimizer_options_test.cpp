@@ -152,6 +152,16 @@ TEST(Orthogonal, OffIsAdamsDirectionWithTheBaseRulesSteps) {
   }
 }
 
+TEST(Orthogonal, OffForAWholeMnemosyneIsOffForItsGroups) {
+  std::vector<at::Tensor> params{leaf({6, 5})}, other{leaf({6, 5})};
+  Mnemosyne optimizer(params, {.orthogonal = false});
+  RuleOptimizer expected(other, make_rule("orthogonal"), RuleOptions().orthogonal(false));
+  train(optimizer, params, 0, 3);
+  train(expected, other, 0, 3);
+  EXPECT_EQ(options_of(optimizer).orthogonal(), false);
+  EXPECT_TRUE(identical(params[0], other[0]));
+}
+
 TEST(Orthogonal, OffOfMuonIsAdamForEverything) {
   std::vector<at::Tensor> params{leaf({6, 5})};
   const std::vector<at::Tensor> expected{params[0].detach().clone()};
@@ -258,8 +268,7 @@ TEST(Options, OutOfRangeAreRefusedWhenAGroupIsMade) {
     EXPECT_EQ(optimizer.param_groups().size(), 1u);
   }
   const std::vector<at::Tensor> params{leaf({2})};
-  EXPECT_THROW(RuleOptimizer(params, make_rule("lstm"), RuleOptions().momentum(0.9)),
-               InputError);
+  EXPECT_THROW(RuleOptimizer(params, make_rule("lstm"), RuleOptions().momentum(0.9)), InputError);
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ RuleOptions step_defaults(const MnemosyneOptions& options) {
   return RuleOptions()
       .lr(options.lr)
       .weight_decay(options.weight_decay)
-      .num_steps(options.num_steps);
+      .num_steps(options.num_steps)
+      .orthogonal(options.orthogonal);
 }
 
 }  // namespace

@@ -10,11 +10,12 @@ namespace mnemosyne::optim {
 
 struct MnemosyneOptions {
   double lr = 1.0;            ///< A plain multiplier of the step, for schedulers; nothing to tune.
-  double weight_decay = 0.0;  ///< Decoupled.
+  double weight_decay = 0.0;  ///< As AdamW's, whose values carry over (docs/optimizer.md).
   std::optional<int64_t> num_steps = {};  ///< Length of the run where it is known: it helps.
   std::string weights = "default";        ///< Or the path of a weights file.
   std::string variant = "";               ///< "" for the default rule, or "coordinate".
   bool learned = true;                    ///< false leaves the hand-made base rule.
+  bool orthogonal = true;  ///< false: Adam's direction, for masked parameters; see RuleOptions.
 };
 
 /// The learned optimizer, with weights that are part of the library: no learning rate to find.
