@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,9 +41,9 @@ struct AttentionSite {
   int64_t position_dim = 1;
   double min_width = 1.0;  ///< Of masks at the start, in units of position, with the next.
   double max_width = 64.0;
-  double extent = 256.0;            ///< The largest offset per axis.
-  bool rotation_invariant = false;  ///< Masks are functions of the distance (position_dim 3).
-  std::vector<int64_t> grid{};      ///< Tokens per axis where they are on a grid; "fft" needs it.
+  std::optional<double> extent = 256.0;  ///< The largest offset per axis: see FourierPosition.
+  bool rotation_invariant = false;       ///< Masks are functions of the distance (position_dim 3).
+  std::vector<int64_t> grid{};  ///< Tokens per axis where they are on a grid; "fft" needs it.
   uint64_t seed = 0;
 };
 

@@ -8,6 +8,8 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
+#include "mnemosyne/nn/heads.h"
+#include "mnemosyne/ops/device_check.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -26,12 +28,18 @@ void expect_one_of(const char* name, const std::string& value,
 // The factor "exp" starts from the exact f and counts its own waves; where those of the spectrum
 // are not part of f, their number is rounded up to what the spectrum can have.
 FourierPositionOptions spectrum_options(FourierPositionOptions options) {
-  const bool exact = options.coupling == "multiplicative" && options.factor == "exp";
-  if (exact && options.kind != "neural" && options.num_components > 0) {
+  if (options.is_exact() && options.kind != "neural" && options.num_components > 0) {
     const int64_t rest = options.num_frequencies % options.num_components;
     if (rest > 0) options.num_frequencies += options.num_components - rest;
   }
   return options;
+}
+
+// A little more than the extent, for positions in float32.
+void check_reach(const at::Tensor& reach, double extent) {
+  ops::check_at_most(
+      reach, extent * (1.0 + 1e-6),
+      c10::str("[fourier_position] expected offsets of at most ", extent, ", the extent"));
 }
 
 ops::GridSymmetry symmetry_of(const FourierPositionOptions& o) {
@@ -46,9 +54,9 @@ FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
   expect_one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
   expect_one_of("factor", options.factor, {"exp", "square", "linear"});
   spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options)));
-  if (multiplicative() && options.factor == "exp") {
-    grid_ = ops::periodic_grid(options.extent, options.min_width, options.position_dim,
-                               symmetry_of(options));
+  if (options.is_exact() && options.extent.has_value()) {
+    grid_ = std::make_shared<ops::PeriodicGrid>(ops::periodic_grid(
+        *options.extent, options.min_width, options.position_dim, symmetry_of(options)));
   }
 }
 
@@ -104,15 +112,71 @@ at::Tensor FourierPositionImpl::factor(const at::Tensor& offsets) const {
 
 ops::PositionFeatures FourierPositionImpl::features(const at::Tensor& positions,
                                                     const at::Tensor& has_position) const {
-  const at::Tensor x = scaled(positions);
-  if (multiplicative() && options_.factor == "exp") {
-    at::Tensor f = spectrum_->mask(grid_.offsets.to(x.device()));
-    if (options_.max_bound > 0.0) f = f * limit(spectrum_->sum()).unsqueeze(-1);
-    const ops::PeriodicFactor h = ops::largest_waves(f.exp(), grid_, options_.num_frequencies);
-    const ops::PositionFeatures features = ops::factor_features(h, x);
-    return has_position.defined() ? ops::with_unplaced_tokens(features, has_position) : features;
+  const PlacedTokens tokens{.positions = positions, .has_position = has_position};
+  at::Tensor none;
+  return features(tokens, tokens, none);
+}
+
+ops::PositionFeatures FourierPositionImpl::features(const PlacedTokens& queries,
+                                                    const PlacedTokens& keys,
+                                                    at::Tensor& span) const {
+  const at::Tensor x = zero_unplaced(scaled(queries.positions), queries.has_position);
+  const bool same = queries.positions.is_same(keys.positions);
+  const at::Tensor y = same ? x : zero_unplaced(scaled(keys.positions), keys.has_position);
+  at::Tensor reach;
+  if (options_.is_exact() || spectrum_->is_periodic()) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor own = span_of(queries);
+    const at::Tensor seen = joined_span(span, &queries == &keys ? own : span_of(keys));
+    reach = largest_offset(own, seen) * options_.position_scale;
+    if (options_.extent.has_value()) check_reach(reach, *options_.extent);
+    span = seen;
   }
-  ops::PositionFeatures features = ops::fourier_features(limited_sum(), x);
+  const bool some = queries.has_position.defined() || keys.has_position.defined();
+  const at::Tensor has = some ? queries.placed() : at::Tensor();
+  const at::Tensor key_has = same || !some ? has : keys.placed();
+  if (!options_.is_exact()) {
+    ops::PositionFeatures features = drawn_features(x, has);
+    if (!same) features.key = drawn_features(y, key_has).key;
+    return features;
+  }
+  const ops::PeriodicFactor factor = periodic_factor(*grid_for(reach), x.device());
+  const auto side = [&](const at::Tensor& place, const at::Tensor& which) {
+    const ops::PositionFeatures features = ops::factor_features(factor, place);
+    return which.defined() ? ops::with_unplaced_tokens(features, which) : features;
+  };
+  ops::PositionFeatures features = side(x, has);
+  if (!same) features.key = side(y, key_has).key;
+  return features;
+}
+
+// The grid that covers offsets up to `reach`, which only one that grows reads.
+FourierPositionImpl::Grid FourierPositionImpl::grid_for(const at::Tensor& reach) const {
+  if (!grows()) return grid_;
+  TORCH_CHECK(!reach.is_meta(),
+              "[fourier_position] expected an extent on the meta device, got none");
+  const double extent = std::max(reach.item<double>(), options_.min_width);
+  const std::lock_guard lock(mutex_);
+  const double steps = std::ceil(extent / options_.min_width);
+  if (grid_ == nullptr || steps != grid_steps_) {
+    grid_ = std::make_shared<ops::PeriodicGrid>(ops::periodic_grid(
+        extent, options_.min_width, options_.position_dim, symmetry_of(options_)));
+    grid_steps_ = steps;
+  }
+  return grid_;
+}
+
+ops::PeriodicFactor FourierPositionImpl::periodic_factor(const ops::PeriodicGrid& grid,
+                                                         at::Device device) const {
+  at::Tensor f = spectrum_->mask(grid.offsets.to(device));
+  if (options_.max_bound > 0.0) f = f * limit(spectrum_->sum()).unsqueeze(-1);
+  return ops::largest_waves(f.exp(), grid, options_.num_frequencies);
+}
+
+// Of the sum of drawn waves, or of a factor made from it.
+ops::PositionFeatures FourierPositionImpl::drawn_features(const at::Tensor& positions,
+                                                          const at::Tensor& has_position) const {
+  ops::PositionFeatures features = ops::fourier_features(limited_sum(), positions);
   if (has_position.defined()) {
     const at::Tensor placed =
         has_position.to(features.query.scalar_type()).unsqueeze(-2).unsqueeze(-1);
@@ -125,8 +189,9 @@ ops::PositionFeatures FourierPositionImpl::features(const at::Tensor& positions,
 }
 
 int64_t FourierPositionImpl::num_features(bool with_unplaced_tokens) const {
-  if (multiplicative() && options_.factor == "exp") {
-    const int64_t waves = std::min(options_.num_frequencies, grid_.waves.size(0));
+  if (options_.is_exact()) {
+    const int64_t waves = grows() ? options_.num_frequencies
+                                  : std::min(options_.num_frequencies, grid_->waves.size(0));
     return 2 * waves + 1 + (with_unplaced_tokens ? 2 : 0);
   }
   const int64_t size = 2 * spectrum_->num_waves();

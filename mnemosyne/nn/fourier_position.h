@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/placed_tokens.h"
 #include "mnemosyne/nn/position_spectrum.h"
 #include "mnemosyne/ops/fourier_features.h"
 #include "mnemosyne/ops/periodic_factor.h"
@@ -51,7 +53,8 @@ class FourierPositionImpl : public torch::nn::Module {
 
   /// Features of positions [L, D] or [B, L, D], each side [H, L, N] or [B, H, L, N], N =
   /// `num_features()`. Their inner product estimates f, or the factor when multiplicative.
-  /// Functions of offsets only: moving all positions changes nothing.
+  /// Functions of offsets only: moving all positions changes nothing. Differentiable in positions,
+  /// too. c10::Error for offsets beyond the extent, where features would repeat themselves.
   ///
   /// `has_position` (bool, [L] or [B, L]) is false for tokens that are nowhere, such as class
   /// tokens: for their pairs f is 0 and the factor 1. Concatenated, "square" and "linear" have zero
@@ -60,7 +63,13 @@ class FourierPositionImpl : public torch::nn::Module {
   ops::PositionFeatures features(const at::Tensor& positions,
                                  const at::Tensor& has_position = {}) const;
 
-  /// N of `features`, with or without `has_position`.
+  /// The same for queries and keys that need not be the same tokens, with what of them counts for
+  /// the extent. `span` is the box around earlier keys (`span_of`), or undefined; it grows by these
+  /// keys where features repeat.
+  ops::PositionFeatures features(const PlacedTokens& queries, const PlacedTokens& keys,
+                                 at::Tensor& span) const;
+
+  /// N of `features`, with or without `has_position`; at most so many without an extent.
   int64_t num_features(bool with_unplaced_tokens = false) const;
 
   /// sum |weights| of the waves, [H]: |f as estimated| is nowhere larger. With `max_bound` that is
@@ -77,19 +86,31 @@ class FourierPositionImpl : public torch::nn::Module {
   const FourierPositionOptions& options() const { return options_; }
   const PositionSpectrum& spectrum() const { return *spectrum_; }
 
+  /// Whether the waves of `features` follow the input: then there is no state between segments.
+  bool grows() const { return options_.is_exact() && !options_.extent.has_value(); }
+
   /// A copy with its own parameters and draws.
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 
  private:
+  using Grid = std::shared_ptr<const ops::PeriodicGrid>;
+
   at::Tensor scaled(const at::Tensor& positions) const;
   at::Tensor limit(const ops::SpectralSum& sum) const;
   ops::SpectralSum limited_sum() const;
   at::Tensor factor_of(const at::Tensor& f) const;
+  Grid grid_for(const at::Tensor& reach) const;
+  ops::PeriodicFactor periodic_factor(const ops::PeriodicGrid& grid, at::Device device) const;
+  ops::PositionFeatures drawn_features(const at::Tensor& positions,
+                                       const at::Tensor& has_position) const;
 
   FourierPositionOptions options_;
   std::shared_ptr<PositionSpectrum> spectrum_;
-  ops::PeriodicGrid grid_;  // Of the factor "exp"; a function of the options, so not a buffer.
+  // Of the factor "exp"; a function of the options, or of these and the input, so not a buffer.
+  mutable std::mutex mutex_;
+  mutable Grid grid_;
+  mutable double grid_steps_ = 0.0;  // From offset zero to the largest, where the grid grows.
 };
 
 MN_MODULE(FourierPosition);

@@ -48,7 +48,7 @@ at::Tensor positions_or_line(const at::Tensor& positions, const at::Tensor& x, i
                   positions.size(-2) == x.size(1),
               "[attention] expected positions [L,P] or [B,L,P] of tokens ", x.sizes(), ", got ",
               positions.sizes());
-  return positions.detach().to(at::kDouble);
+  return positions.to(at::kDouble);
 }
 
 at::Tensor zero_unplaced(const at::Tensor& positions, const at::Tensor& has_position) {

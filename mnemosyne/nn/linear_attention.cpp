@@ -2,14 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cummax.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
@@ -39,16 +36,6 @@ bool is_exponential(FeatureMapKind kind) {
   return kind == FeatureMapKind::kFavorPlus || kind == FeatureMapKind::kHypPlus;
 }
 
-/// Positions of tokens that are somewhere; a token that is nowhere takes over the one before it, so
-/// that it neither turns time back nor lets it pass.
-at::Tensor without_gaps(const at::Tensor& positions, const at::Tensor& has) {
-  if (!has.defined()) return positions;
-  constexpr double kNone = std::numeric_limits<double>::infinity();
-  const at::Tensor first = at::where(has, positions, kNone).amin(-1, /*keepdim=*/true);
-  const at::Tensor last = std::get<0>(at::cummax(at::where(has, positions, -kNone), -1));
-  return at::where(last == -kNone, at::where(first == kNone, 0.0, first), last);
-}
-
 /// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
 /// the examples, since factors of the op have no batch.
 at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
@@ -56,11 +43,6 @@ at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
 /// Whose features need no common offset.
 bool is_bounded(FeatureMapKind kind) {
   return kind == FeatureMapKind::kRelu || kind == FeatureMapKind::kElu;
-}
-
-/// Which tokens are somewhere, [L] or [B,L]; all where `has` says nothing.
-at::Tensor placed(const at::Tensor& has, const at::Tensor& positions) {
-  return has.defined() ? has : at::ones_like(positions.select(-1, 0), at::kBool);
 }
 
 /// Segments and steps of causal attention go by features, and exponential ones have a common offset
@@ -81,25 +63,15 @@ constexpr int64_t kMatrixOverhead = 32;
 }  // namespace
 
 struct LinearAttentionImpl::Tokens {
-  at::Tensor query{}, key{}, value{};          // [B,H,L,d], [B,Hk,S,d]
-  at::Tensor mask{};                           // bool [B,S]
-  at::Tensor positions{}, source_positions{};  // [L,P] or [B,L,P]
-  at::Tensor has_position{}, source_has_position{};
+  at::Tensor query{}, key{}, value{};  // [B,H,L,d], [B,Hk,S,d]
+  at::Tensor mask{};                   // bool [B,S]
+  PlacedTokens places{};
+  PlacedTokens source_places{};  // Of the context, if there is one.
+  bool cross = false;
 
-  /// Features of queries and of keys, [H,.,N] or both [B,H,.,N].
-  template <typename Position>
-  ops::PositionFeatures features(const Position& position) const {
-    const bool some = has_position.defined() || source_has_position.defined();
-    const at::Tensor has = some ? placed(has_position, positions) : at::Tensor();
-    ops::PositionFeatures result = position->features(positions, has);
-    if (!source_positions.is_same(positions)) {
-      const at::Tensor source_has =
-          some ? placed(source_has_position, source_positions) : at::Tensor();
-      result.key = position->features(source_positions, source_has).key;
-    }
-    const int64_t batch = query.size(0);
-    if (result.query.dim() != result.key.dim()) spread(result, batch);
-    return result;
+  const PlacedTokens& sources() const { return cross ? source_places : places; }
+  bool has_unplaced() const {
+    return places.has_position.defined() || sources().has_position.defined();
   }
 
   static void spread(ops::PositionFeatures& features, int64_t batch) {
@@ -156,6 +128,10 @@ at::Tensor LinearAttentionImpl::forward_segment(const at::Tensor& x, LinearAtten
     throw InputError("[attention] expected causal attention without fft for segments, got " +
                      std::string(options_.causal ? "fft" : "both directions"));
   }
+  if (fourier && fourier->grows()) {
+    throw InputError(
+        "[attention] expected an extent for segments, whose features have to agree, got none");
+  }
   TORCH_CHECK(!inputs.context.defined(),
               "[linear_attention] expected no context in causal attention, got one");
   return attend(x, inputs, &memory);
@@ -177,17 +153,18 @@ at::Tensor LinearAttentionImpl::attend(const at::Tensor& x, const AttentionInput
                 .key = split_heads(key->forward(source), heads.keys),
                 .value = split_heads(value->forward(source), heads.keys),
                 .mask = inputs.key_padding_mask,
-                .positions = {},
-                .source_positions = {},
-                .has_position = inputs.has_position,
-                .source_has_position =
-                    inputs.context.defined() ? inputs.context_has_position : inputs.has_position};
+                .cross = inputs.context.defined()};
   const bool fft = std::holds_alternative<FftMaskOptions>(options_.position);
-  if (!fft && !std::holds_alternative<std::monostate>(options_.position)) {
-    tokens.positions = positions_or_line(inputs.positions, x, memory ? memory->length : 0);
-    tokens.source_positions = inputs.context.defined()
-                                  ? positions_or_line(inputs.context_positions, source, 0)
-                                  : tokens.positions;
+  if (fft) {
+    tokens.places.has_position = inputs.has_position;
+  } else if (!std::holds_alternative<std::monostate>(options_.position)) {
+    tokens.places =
+        place_tokens(x, inputs.positions, inputs.has_position,
+                     tokens.cross ? at::Tensor() : tokens.mask, memory ? memory->length : 0);
+    if (tokens.cross) {
+      tokens.source_places = place_tokens(source, inputs.context_positions,
+                                          inputs.context_has_position, tokens.mask, 0);
+    }
   }
   at::Tensor mixed;
   if (fft) {
@@ -208,14 +185,21 @@ at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memor
   ops::LinearAttentionInputs in;
   if (memory != nullptr) in.state = memory->sums;
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position)) {
-    tokens.query = rotate_by_position(
-        tokens.query, zero_unplaced(tokens.positions, tokens.has_position), *rotary);
-    tokens.key = rotate_by_position(
-        tokens.key, zero_unplaced(tokens.source_positions, tokens.source_has_position), *rotary);
+    const auto turned = [&](const at::Tensor& y, const PlacedTokens& t) {
+      return rotate_by_position(y, zero_unplaced(t.positions, t.has_position), *rotary);
+    };
+    tokens.query = turned(tokens.query, tokens.places);
+    tokens.key = turned(tokens.key, tokens.sources());
   } else if (fourier && !fourier->multiplicative()) {
-    concatenate(tokens, in, call);
-  } else if ((fourier || damped) && (memory != nullptr || !is_short(tokens))) {
-    return multiply(tokens, in, call, memory);
+    concatenate(tokens, in, call, memory);
+  } else if (fourier || damped) {
+    OrderedLine line;
+    if (damped) {
+      line = ordered_line(tokens.places, memory != nullptr ? memory->last : at::Tensor());
+      tokens.places.positions = line.positions.unsqueeze(-1);
+    }
+    if (memory != nullptr || !is_short(tokens)) return multiply(tokens, line, in, call, memory);
+    if (damped) ops::line_gaps(line.positions);  // refuses steps back, as `multiply` does
   }
   in.query = tokens.query;
   in.key = tokens.key;
@@ -229,11 +213,24 @@ at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memor
   return result.output;
 }
 
+// Of queries and of keys, [H,.,N] or both [B,H,.,N].
+ops::PositionFeatures LinearAttentionImpl::features(const Tokens& tokens,
+                                                    LinearAttentionMemory* memory) const {
+  at::Tensor none;
+  at::Tensor& span = memory != nullptr ? memory->span : none;
+  ops::PositionFeatures result =
+      damped ? damped->features(tokens.places.positions, tokens.places.has_position)
+             : fourier->features(tokens.places, tokens.sources(), span);
+  if (result.query.dim() != result.key.dim()) Tokens::spread(result, tokens.query.size(0));
+  return result;
+}
+
 // Positive features of content and position side by side are products: one exponent for the content
 // and one, which the batch shares, for the position.
 void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
-                                      ops::LinearAttentionOptions& call) const {
-  const ops::PositionFeatures features = tokens.features(fourier);
+                                      ops::LinearAttentionOptions& call,
+                                      LinearAttentionMemory* memory) const {
+  const ops::PositionFeatures features = this->features(tokens, memory);
   const int64_t depth = tokens.query.size(-1), size = features.query.size(-1);
   if (!is_exponential(kind_) || features.query.dim() == 4) {
     const int64_t group = tokens.query.size(1) / tokens.key.size(1);
@@ -269,7 +266,7 @@ bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
   if (is_exact(tokens)) return true;
   if (!is_bounded(kind_)) return false;
-  if (damped && tokens.has_position.defined()) return false;
+  if (damped && tokens.places.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
   const int64_t rank = damped ? damped->num_features() : fourier->num_features();
   const int64_t features = omega.defined() ? omega.size(0) : tokens.query.size(3);
@@ -285,37 +282,31 @@ bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
 // The factor of every query and key, [H,L,S] or [B,H,L,S].
 at::Tensor LinearAttentionImpl::factor_of_pairs(const Tokens& tokens) const {
   if (!damped && !is_exact(tokens)) {
-    const ops::PositionFeatures features = tokens.features(fourier);
-    return at::matmul(features.query, features.key.mT());
+    const ops::PositionFeatures all = features(tokens, nullptr);
+    return at::matmul(all.query, all.key.mT());
   }
-  const at::Tensor offsets = tokens.positions.unsqueeze(-2) - tokens.source_positions.unsqueeze(-3);
+  const PlacedTokens &queries = tokens.places, &keys = tokens.sources();
+  const at::Tensor x = zero_unplaced(queries.positions, queries.has_position);
+  const at::Tensor y = zero_unplaced(keys.positions, keys.has_position);
+  const at::Tensor offsets = x.unsqueeze(-2) - y.unsqueeze(-3);
   at::Tensor factor = damped ? damped->factor(offsets) : fourier->factor(offsets);
   if (factor.dim() == 4) factor = factor.transpose(0, 1);
-  if (!tokens.has_position.defined() && !tokens.source_has_position.defined()) return factor;
-  at::Tensor both =
-      placed(tokens.has_position, tokens.positions)
-          .unsqueeze(-1)
-          .logical_and(placed(tokens.source_has_position, tokens.source_positions).unsqueeze(-2));
+  if (!tokens.has_unplaced()) return factor;
+  at::Tensor both = queries.placed().unsqueeze(-1).logical_and(keys.placed().unsqueeze(-2));
   if (both.dim() == 3) both = both.unsqueeze(1);
   return at::where(both, factor, 1.0);
 }
 
-at::Tensor LinearAttentionImpl::multiply(const Tokens& given, ops::LinearAttentionInputs& in,
+at::Tensor LinearAttentionImpl::multiply(const Tokens& tokens, const OrderedLine& line,
+                                         ops::LinearAttentionInputs& in,
                                          const ops::LinearAttentionOptions& call,
                                          LinearAttentionMemory* memory) const {
-  Tokens tokens = given;
-  at::Tensor line;  // of damped, [L] or [B,L]
-  if (damped) {
-    line = without_gaps(given.positions.select(-1, 0), given.has_position);
-    tokens.positions = line.unsqueeze(-1);
-    tokens.source_positions = tokens.positions;
-  }
-  ops::PositionFeatures features = damped ? tokens.features(damped) : tokens.features(fourier);
+  ops::PositionFeatures features = this->features(tokens, memory);
   const int64_t batch = tokens.query.size(0), heads = tokens.query.size(1);
-  if (damped && line.size(-1) > 0) {
-    in.log_decay =
-        ops::log_decay(features.decay, line, memory != nullptr ? memory->last : at::Tensor());
-    if (memory != nullptr) memory->last = line.narrow(-1, line.size(-1) - 1, 1);
+  if (damped && line.positions.size(-1) > 0) {
+    in.log_decay = ops::log_decay(features.decay, line.positions,
+                                  memory != nullptr ? memory->last : at::Tensor());
+    if (memory != nullptr) memory->last = line.last;
   }
   const bool fold =
       features.query.dim() == 4 || (in.log_decay.defined() && in.log_decay.dim() == 4);
@@ -360,7 +351,7 @@ void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::T
 
 at::Tensor LinearAttentionImpl::with_fft_mask(const Tokens& tokens) const {
   const int64_t length = tokens.query.size(2), group = tokens.query.size(1) / tokens.key.size(1);
-  TORCH_CHECK(tokens.key.size(2) == length && !tokens.has_position.defined(),
+  TORCH_CHECK(tokens.key.size(2) == length && !tokens.places.has_position.defined(),
               "[linear_attention] expected the tokens of one grid, all of them placed, for fft");
   const bool kernel = kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu;
   const double scale = kernel ? std::pow(static_cast<double>(tokens.query.size(3)), -0.25) : 1.0;

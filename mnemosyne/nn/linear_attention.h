@@ -15,6 +15,7 @@
 #include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/placed_tokens.h"
 #include "mnemosyne/nn/rotary_position.h"
 #include "mnemosyne/ops/linear_attention.h"
 
@@ -52,8 +53,12 @@ struct LinearAttentionOptions {
 /// What causal attention remembers between segments and in decoding: a constant size.
 struct LinearAttentionMemory {
   ops::LinearAttentionState sums{};
-  at::Tensor last{};   ///< [1] or [B,1], float64: the last position, of DampedPosition.
+  /// [1] or [B,1], float64: the last position that counted, of DampedPosition; minus infinity in
+  /// rows without one.
+  at::Tensor last{};
   int64_t length = 0;  ///< Tokens so far, where default positions go on.
+  at::Tensor
+      span{};  ///< [2,P] or [B,2,P], float64: where keys were, of FourierPosition (`span_of`).
 };
 
 /// Multi-head attention in time and memory linear in the number of tokens that knows where tokens
@@ -70,7 +75,11 @@ struct LinearAttentionMemory {
 /// through the feature map does so in expectation over the random features: concatenated positions,
 /// and RoPE, which turns queries and keys before the map, as Performers do, so that weights stay
 /// positive.
-/// Errors: options (InputError), shapes (c10::Error).
+/// Differentiable in positions, too, any number of times (float32: see `ops::linear_attention`).
+/// Padding does not count: where it stands is neither in the order of damped tokens nor within the
+/// extent of a FourierPosition.
+/// Errors: options (InputError), shapes, damped positions that go down, offsets beyond the extent
+/// (c10::Error).
 class LinearAttentionImpl : public Attention {
  public:
   explicit LinearAttentionImpl(const LinearAttentionOptions& options);
@@ -79,7 +88,8 @@ class LinearAttentionImpl : public Attention {
 
   /// The next segment of a causal sequence, x [B,L,E]: the same as the rows of the one forward pass
   /// over the whole of it. `memory` moves on; gradients flow through it. InputError for attention
-  /// that is not causal, and for the FFT mask, which has no state.
+  /// that is not causal, for the FFT mask, which has no state, and for a FourierPosition whose
+  /// waves follow the input (no extent).
   at::Tensor forward_segment(const at::Tensor& x, LinearAttentionMemory& memory,
                              const AttentionInputs& inputs = {}) const;
 
@@ -100,17 +110,18 @@ class LinearAttentionImpl : public Attention {
 
  private:
   struct Tokens;
+  ops::PositionFeatures features(const Tokens& tokens, LinearAttentionMemory* memory) const;
   at::Tensor attend(const at::Tensor& x, const AttentionInputs& inputs,
                     LinearAttentionMemory* memory) const;
   at::Tensor mix(Tokens& tokens, LinearAttentionMemory* memory) const;
   at::Tensor with_fft_mask(const Tokens& tokens) const;
-  at::Tensor multiply(const Tokens& tokens, ops::LinearAttentionInputs& in,
+  at::Tensor multiply(const Tokens& tokens, const OrderedLine& line, ops::LinearAttentionInputs& in,
                       const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
   bool is_exact(const Tokens& tokens) const;
   bool is_short(const Tokens& tokens) const;
   at::Tensor factor_of_pairs(const Tokens& tokens) const;
   void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
-                   ops::LinearAttentionOptions& call) const;
+                   ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
   static void fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask);
 
   LinearAttentionOptions options_;

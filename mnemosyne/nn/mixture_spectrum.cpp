@@ -5,13 +5,13 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
-#include <ATen/ops/sinc.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <numbers>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/ops/distance.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -92,8 +92,11 @@ at::Tensor MixtureSpectrum::profile(const at::Tensor& z) const {
   const at::Tensor scale = at_least_float(log_sigma).exp().unsqueeze(-1) * kTwoPi;  // 1 / width
   if (kernel_ == "gaussian") return (-0.5 * scale.square() * z.square().sum(-1)).exp();
   if (kernel_ == "laplace") return (-scale * z.abs().sum(-1)).exp();
-  const at::Tensor x = scale * z.norm(2, {-1}) * std::sqrt(2.0 * nu_);
-  if (nu_ == 0.5) return (-x).exp();
+  const double stretch = std::sqrt(2.0 * nu_);
+  if (nu_ == 0.5) return (-scale * ops::distance(z) * stretch).exp();
+  // Twice differentiable at zero, where the root is not: a start at rounding.
+  const double start = z.scalar_type() == at::kDouble ? 1e-16 : 1e-7;
+  const at::Tensor x = ((scale * stretch).square() * z.square().sum(-1) + start).sqrt();
   const at::Tensor polynomial = nu_ == 1.5 ? 1.0 + x : 1.0 + x + x.square() / 3.0;
   return polynomial * (-x).exp();
 }
@@ -103,7 +106,8 @@ at::Tensor MixtureSpectrum::mask(const at::Tensor& offsets) const {
   const at::Tensor z = offsets.to(weight.scalar_type());
   at::Tensor terms = weight * profile(z);
   if (directions.defined()) {
-    terms = terms * at::sinc(2.0 * at_least_float(centre).unsqueeze(-1) * z.norm(2, {-1}));
+    const at::Tensor turns = 2.0 * at_least_float(centre).unsqueeze(-1);
+    terms = terms * ops::sinc_of_square(turns.square() * z.square().sum(-1));
   } else if (centre.defined()) {
     at::Tensor angle = kTwoPi * at::matmul(at_least_float(centre), z.t());  // [H, T, P]
     if (phase.defined()) angle = angle + at_least_float(phase).unsqueeze(-1);

@@ -32,8 +32,10 @@ struct PointEncoderOptions {
   std::string pooling = "sum";  ///< Of outputs per point: "sum" (energies) or "mean".
   double min_width = 0.75;      ///< Of masks at the start.
   double max_width = 6.0;
-  double extent = 12.0;  ///< The largest offset per axis; factor "exp" repeats beyond it.
-  uint64_t seed = 0;     ///< Of the initial weights and all random draws.
+  /// The largest offset per axis. Factor "exp" would repeat beyond it, so larger points are
+  /// refused; none: it grows with them.
+  std::optional<double> extent = 12.0;
+  uint64_t seed = 0;  ///< Of the initial weights and all random draws.
 };
 
 /// A Transformer over points in space with a type each, such as the atoms of a molecule: types go
@@ -43,6 +45,8 @@ struct PointEncoderOptions {
 ///
 ///     nn::PointEncoder model({.num_types = 10});
 ///     at::Tensor energy = model->forward(types, positions, is_atom);
+///
+/// Differentiable in positions, any number of times, but for "t5": forces and training on them.
 class PointEncoderImpl : public torch::nn::Module {
  public:
   explicit PointEncoderImpl(const PointEncoderOptions& options);

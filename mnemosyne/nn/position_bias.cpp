@@ -1,6 +1,7 @@
 #include "mnemosyne/nn/position_bias.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -12,11 +13,12 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
+#include "mnemosyne/ops/distance.h"
 
 namespace mnemosyne::nn {
 
 at::Tensor alibi_bias(const at::Tensor& offsets, int64_t num_heads, const AlibiOptions& options) {
-  const at::Tensor distance = offsets.norm(2, {-1}) * options.position_scale;  // [...]
+  const at::Tensor distance = ops::distance(offsets) * options.position_scale;  // [...]
   const at::Tensor head = at::arange(1, num_heads + 1, distance.options());
   std::vector<int64_t> shape(static_cast<size_t>(distance.dim()) + 1, 1);
   shape[0] = num_heads;
@@ -50,6 +52,9 @@ at::Tensor BucketBiasImpl::forward(const at::Tensor& offsets) const {
   TORCH_CHECK(offsets.dim() >= 1 && offsets.size(-1) == options_.position_dim,
               "[bucket_bias] expected offsets [..., ", options_.position_dim, "], got ",
               offsets.sizes());
+  TORCH_CHECK(!offsets.requires_grad() || !at::GradMode::is_enabled(),
+              "[bucket_bias] expected positions without a gradient, as t5 rounds offsets, got some "
+              "that require one");
   const at::Tensor back = (offsets.to(at::kDouble) * options_.position_scale).round();
   const int64_t side = options_.causal ? options_.num_buckets : options_.num_buckets / 2;
   const int64_t exact = side / 2;

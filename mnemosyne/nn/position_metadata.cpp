@@ -1,6 +1,8 @@
 #include "mnemosyne/nn/position_metadata.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <type_traits>
 
 #include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/position_fields.h"
@@ -11,7 +13,13 @@ namespace {
 template <typename Options>
 std::string to_json(const char* type, Options options) {
   nlohmann::json json = {{"type", type}};
-  for_each_field(options, [&](const char* name, const auto& value) { json[name] = value; });
+  for_each_field(options, [&](const char* name, const auto& value) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::optional<double>>) {
+      json[name] = value.has_value() ? nlohmann::json(*value) : nlohmann::json();
+    } else {
+      json[name] = value;
+    }
+  });
   return json.dump();
 }
 

@@ -46,12 +46,12 @@ void check(const FourierPositionOptions& o) {
     throw InputError("[min_width, max_width] expected 0 < min_width <= max_width, got " +
                      std::to_string(o.min_width) + " and " + std::to_string(o.max_width));
   }
-  if (!(o.extent > 0.0) || !(o.position_scale > 0.0) || !(o.max_bound >= 0.0)) {
+  if (!(o.extent.value_or(1.0) > 0.0) || !(o.position_scale > 0.0) || !(o.max_bound >= 0.0)) {
     throw InputError(
         "[extent, position_scale, max_bound] expected positive numbers (max_bound may "
         "be 0), got " +
-        std::to_string(o.extent) + ", " + std::to_string(o.position_scale) + " and " +
-        std::to_string(o.max_bound));
+        (o.extent ? std::to_string(*o.extent) : "none") + ", " + std::to_string(o.position_scale) +
+        " and " + std::to_string(o.max_bound));
   }
   const bool mixture = o.kind == "gaussian_mixture";
   if (o.phase && ((!mixture && o.kind != "neural") || o.rotation_invariant || o.released_code)) {

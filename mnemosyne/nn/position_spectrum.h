@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "mnemosyne/ops/fourier_features.h"
@@ -27,15 +28,19 @@ struct FourierPositionOptions {
   /// Of "multiplicative": "exp" (e^f, by its `num_frequencies` largest waves on a grid; D <= 3),
   /// "square" ((1 + f)^2, never negative, any D) or "linear" (1 + f, signed, any D).
   std::string factor = "exp";
-  int64_t num_frequencies = 32;      ///< R.
-  int64_t num_components = 8;        ///< T, terms of f per head; R is a multiple of it where drawn.
-  std::string kernel = "gaussian";   ///< "gaussian", "laplace" (e^-|z|_1) or "matern".
-  double matern_nu = 1.5;            ///< 0.5, 1.5 or 2.5.
-  std::string window = "dirichlet";  ///< "dirichlet", "tent", "box", "l2_ball" or "l1_ball".
-  double smoothing = 0.25;           ///< Of box and balls: standard deviation over half-width.
-  double min_width = 1.0;            ///< Of the narrowest term: one token.
-  double max_width = 64.0;         ///< Of the widest: a quarter of the length. Log-spaced between.
-  double extent = 256.0;           ///< The largest offset per axis: of "exp" and of "dirichlet".
+  int64_t num_frequencies = 32;     ///< R.
+  int64_t num_components = 8;       ///< T, terms of f per head; R is a multiple of it where drawn.
+  std::string kernel = "gaussian";  ///< "gaussian", "laplace" (e^-|z|_1) or "matern".
+  double matern_nu = 1.5;           ///< 0.5, 1.5 or 2.5.
+  /// "dirichlet", "tent", "box", "l2_ball", "l1_ball", or "auto": dirichlet on a line, box
+  /// elsewhere.
+  std::string window = "auto";
+  double smoothing = 0.25;  ///< Of box and balls: standard deviation over half-width.
+  double min_width = 1.0;   ///< Of the narrowest term: one token.
+  double max_width = 64.0;  ///< Of the widest: a quarter of the length. Log-spaced between.
+  /// The largest offset per axis, of factor "exp" and of drawn-out "dirichlet" waves, which repeat
+  /// beyond it: features refuse larger ones. None: the grid of "exp" grows with the input.
+  std::optional<double> extent = 256.0;
   double position_scale = 1.0;     ///< Positions are multiplied by it first; lengths are after it.
   double initial_amplitude = 0.0;  ///< sum_t A_t at the start; zero starts without a mask.
   double max_bound = 0.0;          ///< If positive, f is scaled down to sum |weights| <= it.
@@ -46,6 +51,9 @@ struct FourierPositionOptions {
   bool released_code = false;          ///< The estimator of the authors' code, see FourierPosition.
   int64_t hidden = 32;                 ///< Width of the network of "neural".
   uint64_t seed = 0;                   ///< Of the frozen draws and the initial parameters.
+
+  /// Whether features are of e^f on a grid, from the exact f, and not of the sum of drawn waves.
+  bool is_exact() const { return coupling == "multiplicative" && factor == "exp"; }
 };
 
 /// A learned spectrum: parameters, frozen draws, the function f that they stand for and the sum of
@@ -61,6 +69,9 @@ class PositionSpectrum : public torch::nn::Module {
 
   /// R of `sum`: num_frequencies, or fewer where a window has no more.
   virtual int64_t num_waves() const = 0;
+
+  /// Whether the estimate repeats beyond the extent.
+  virtual bool is_periodic() const { return false; }
 };
 
 /// The spectrum that options ask for; InputError when there is none.

@@ -34,8 +34,7 @@ at::Tensor rotate_by_position(const at::Tensor& x, const at::Tensor& positions,
               "] or [B,L,", options.position_dim, "], got ", x.sizes(), " and ", positions.sizes());
   const int64_t pairs = x.size(3) / (2 * options.position_dim),
                 turned = pairs * options.position_dim;
-  const at::Tensor place =
-      (positions.detach().to(at::kDouble) * options.position_scale).unsqueeze(-3);
+  const at::Tensor place = (positions.to(at::kDouble) * options.position_scale).unsqueeze(-3);
   const at::Tensor exponent = at::arange(pairs, place.options()) / static_cast<double>(pairs);
   const at::Tensor frequency = (exponent * -std::log(options.base)).exp();
   // [..., 1, L, P, pairs] to [..., 1, L, P pairs], in float64: long sequences lose nothing.

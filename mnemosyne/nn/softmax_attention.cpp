@@ -8,6 +8,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/heads.h"
+#include "mnemosyne/nn/placed_tokens.h"
 #include "mnemosyne/ops/masked_attention.h"
 
 namespace mnemosyne::nn {
@@ -65,7 +66,14 @@ at::Tensor SoftmaxAttentionImpl::bias(const at::Tensor& x, const at::Tensor& sou
     const at::Tensor lag = token.unsqueeze(1) - token.unsqueeze(0) + (length - 1);
     return lags.index_select(1, lag.reshape({-1})).view({-1, length, length});
   }
-  const at::Tensor from = zero_unplaced(positions_or_line(inputs.positions, x, 0), has);
+  const PlacedTokens places =
+      place_tokens(x, inputs.positions, has, cross ? at::Tensor() : inputs.key_padding_mask, 0);
+  at::Tensor from = zero_unplaced(places.positions, has);
+  if (damped) {
+    const OrderedLine line = ordered_line(places, {});
+    ops::line_gaps(line.positions);  // refuses steps back
+    from = line.positions.unsqueeze(-1);
+  }
   const at::Tensor to =
       cross ? zero_unplaced(positions_or_line(inputs.context_positions, source, 0), source_has)
             : from;

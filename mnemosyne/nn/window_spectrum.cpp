@@ -22,13 +22,15 @@ using ops::WindowShape;
 constexpr double kTwoPi = 2.0 * std::numbers::pi;
 
 WindowShape window_shape(const FourierPositionOptions& o) {
-  static const Registry<WindowShape()> registry(
-      "window", {{"dirichlet", [] { return WindowShape::kDirichlet; }},
-                 {"tent", [] { return WindowShape::kTent; }},
-                 {"box", [] { return WindowShape::kBox; }},
-                 {"l2_ball", [] { return WindowShape::kL2Ball; }},
-                 {"l1_ball", [] { return WindowShape::kL1Ball; }}});
-  const WindowShape shape = registry.get(o.window)();
+  static const Registry<WindowShape(bool)> registry(
+      "window",
+      {{"auto", [](bool line) { return line ? WindowShape::kDirichlet : WindowShape::kBox; }},
+       {"dirichlet", [](bool) { return WindowShape::kDirichlet; }},
+       {"tent", [](bool) { return WindowShape::kTent; }},
+       {"box", [](bool) { return WindowShape::kBox; }},
+       {"l2_ball", [](bool) { return WindowShape::kL2Ball; }},
+       {"l1_ball", [](bool) { return WindowShape::kL1Ball; }}});
+  const WindowShape shape = registry.get(o.window)(o.position_dim == 1);
   const int64_t largest = shape == WindowShape::kDirichlet ? 1
                           : shape == WindowShape::kL1Ball  ? 2
                           : shape == WindowShape::kL2Ball  ? 3
@@ -52,7 +54,8 @@ WindowSpectrum::WindowSpectrum(const FourierPositionOptions& o)
   const bool lattice = shape_ == WindowShape::kDirichlet;
   const at::Tensor spaced = log_spaced_widths(o);
   widths = register_buffer("widths", lattice ? spaced.round() : spaced);
-  if (lattice && draw_kind(o.draws) != DrawKind::kIndependent) {
+  equispaced_ = lattice && draw_kind(o.draws) != DrawKind::kIndependent;
+  if (equispaced_) {
     set_equispaced(o);
   } else {
     set_drawn(o);
@@ -60,7 +63,12 @@ WindowSpectrum::WindowSpectrum(const FourierPositionOptions& o)
 }
 
 void WindowSpectrum::set_equispaced(const FourierPositionOptions& o) {
-  const int64_t size = std::lround(std::ceil(o.extent)) + 1 + widths.max().item<int64_t>();
+  if (!o.extent.has_value() && !o.is_exact()) {
+    throw InputError(
+        "[extent] expected a number for the equispaced waves of a dirichlet window, got none");
+  }
+  const double extent = o.extent.value_or(4.0 * o.max_width);
+  const int64_t size = std::lround(std::ceil(extent)) + 1 + widths.max().item<int64_t>();
   const int64_t waves = size / 2 + 1;
   const at::Tensor xi = at::arange(waves, widths.options()) / static_cast<double>(size);
   const at::Tensor column = xi.unsqueeze(-1);

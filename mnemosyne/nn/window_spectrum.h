@@ -22,6 +22,7 @@ class WindowSpectrum final : public PositionSpectrum {
   at::Tensor mask(const at::Tensor& offsets) const override;
   ops::SpectralSum sum() const override;
   int64_t num_waves() const override { return frequencies.size(1); }
+  bool is_periodic() const override { return equispaced_; }
 
   at::Tensor amplitude;    ///< A, [H, T].
   at::Tensor widths;       ///< v, [T], float64, frozen.
@@ -34,6 +35,7 @@ class WindowSpectrum final : public PositionSpectrum {
 
   ops::WindowShape shape_;
   double smoothing_;
+  bool equispaced_;
 };
 
 }  // namespace mnemosyne::nn

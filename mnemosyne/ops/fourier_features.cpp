@@ -6,17 +6,22 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/triu_indices.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
+#include <limits>
 #include <numbers>
+
+#include "mnemosyne/ops/device_check.h"
 
 namespace mnemosyne::ops {
 namespace {
 
 // Below it a weight counts as zero in the split: its square root has no gradient there.
 constexpr double kSplitFloor = 1e-3;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The angles of points [..., L, D] with frequencies [H, R, D]: [..., H, L, R] within half a turn.
 at::Tensor angles(const at::Tensor& points, const SpectralSum& sum) {
@@ -105,18 +110,26 @@ PositionFeatures with_unplaced_tokens(const PositionFeatures& features,
   return result;
 }
 
+at::Tensor line_gaps(const at::Tensor& positions, const at::Tensor& previous) {
+  const at::Tensor first = positions.narrow(-1, 0, 1);
+  const at::Tensor start =
+      previous.defined() ? at::where(previous == -kInfinity, first, previous) : first;
+  const at::Tensor line = positions + at::zeros_like(start);  // [B, L] where either has a batch
+  const at::Tensor before = start + at::zeros_like(line.narrow(-1, 0, 1));
+  const at::Tensor gaps = at::diff(at::cat({before, line}, -1));
+  if (gaps.numel() > 0) {
+    check_at_most(-gaps.min(), 0.0, "[log_decay] expected positions that do not go down",
+                  "a step back of ");
+  }
+  return gaps;
+}
+
 at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
                      const at::Tensor& previous) {
   TORCH_CHECK(decay.dim() == 2 && positions.dim() >= 1 && positions.size(-1) > 0,
               "[log_decay] expected decay [H, N] and positions [..., L], got ", decay.sizes(),
               " and ", positions.sizes());
-  const at::Tensor start = previous.defined() ? previous : positions.narrow(-1, 0, 1);
-  const at::Tensor line = positions + at::zeros_like(start);  // [B, L] where either has a batch
-  const at::Tensor before = start + at::zeros_like(line.narrow(-1, 0, 1));
-  const at::Tensor gaps = at::diff(at::cat({before, line}, -1));
-  TORCH_CHECK(gaps.ge(0.0).all().item<bool>(),
-              "[log_decay] expected positions that do not go down, got a step back of ",
-              -gaps.min().item<double>());
+  const at::Tensor gaps = line_gaps(positions, previous);
   return -decay.unsqueeze(1) * gaps.to(decay.scalar_type()).unsqueeze(-1).unsqueeze(-3);
 }
 

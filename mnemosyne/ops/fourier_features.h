@@ -61,12 +61,13 @@ PositionFeatures square_factor_features(const PositionFeatures& features);
 PositionFeatures with_unplaced_tokens(const PositionFeatures& features,
                                       const at::Tensor& has_position);
 
+/// x_t - x_{t-1} of tokens in order, [..., L]; c10::Error where positions [..., L] go down along a
+/// row. The first token counts from `previous` [..., 1], the last position of an earlier segment;
+/// undefined, or minus infinity in a row: from itself.
+at::Tensor line_gaps(const at::Tensor& positions, const at::Tensor& previous = {});
+
 /// How far features fade from each token to the next, for `LinearAttentionInputs::log_decay`:
-/// -decay (x_t - x_{t-1}), [..., H, L, N].
-///
-/// `decay` [H, N]; `positions` [..., L] do not go down along a row (c10::Error where they do). The
-/// first token counts from `previous` [..., 1], the last position of an earlier segment; undefined:
-/// it does not fade.
+/// -decay (x_t - x_{t-1}), [..., H, L, N], with `decay` [H, N] and the rest as in `line_gaps`.
 at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
                      const at::Tensor& previous = {});
 

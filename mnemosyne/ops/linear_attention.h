@@ -95,8 +95,9 @@ struct LinearAttentionResult {
 ///     }
 ///
 /// CPU tensors in float32 and bfloat16 go through a kernel (sums in float32); everything else
-/// through `linear_attention_reference`. First derivatives of all tensors but omega, mask and
-/// offset. This is torch.ops.mnemosyne.linear_attention. Errors: shapes (c10::Error), options
+/// through `linear_attention_reference`. Derivatives of all tensors but omega, mask and offset, of
+/// any order: gradients that are to be differentiated again (`create_graph`) come from the
+/// reference. This is torch.ops.mnemosyne.linear_attention. Errors: shapes (c10::Error), options
 /// (InputError).
 LinearAttentionResult linear_attention(const LinearAttentionInputs& inputs,
                                        const LinearAttentionOptions& options);

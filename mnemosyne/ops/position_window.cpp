@@ -18,6 +18,8 @@ namespace {
 
 constexpr double kPi = std::numbers::pi;
 constexpr double kTiny = 1e-12;
+// Of a ball's radial integral, over its half-width: nearer to zero it cancels.
+constexpr double kSmallestRadius = 1e-6;
 // Nodes of the rule that smooths a disc; its error falls exponentially (see smooth_disc).
 constexpr int64_t kDiscNodes = 256;
 
@@ -27,12 +29,22 @@ at::Tensor smooth_step(const at::Tensor& x, const at::Tensor& v, const at::Tenso
   return 0.5 * (at::erf((v + x) / scale) + at::erf((v - x) / scale));
 }
 
+// (bell(v - rho) - bell(v + rho)) / rho of bells of deviation tau: near zero, where that cancels,
+// by the series of sinh.
+at::Tensor ball_edge(const at::Tensor& rho, const at::Tensor& v, const at::Tensor& tau) {
+  const auto bell = [&](const at::Tensor& x) { return (-0.5 * (x / tau).square()).exp(); };
+  const at::Tensor slope = v / tau.square(), near = slope * rho < 1.0;
+  const at::Tensor square = (slope * rho).square().clamp_max(1.0);
+  at::Tensor series = 1.0 + square / 272.0;
+  for (int k = 7; k > 0; --k) series = 1.0 + square * series / (2.0 * k * (2.0 * k + 1.0));
+  const at::Tensor far = at::where(near, 1.0, rho);
+  return at::where(near, 2.0 * slope * bell(v) * bell(rho) * series,
+                   (bell(v - far) - bell(v + far)) / far);
+}
+
 // A ball in R^3 at radius rho: the radial integral in closed form.
 at::Tensor smooth_ball(const at::Tensor& rho, const at::Tensor& v, const at::Tensor& tau) {
-  const at::Tensor safe = rho.clamp_min(1e-6 * v.min());
-  const auto bell = [&](const at::Tensor& x) { return (-0.5 * (x / tau).square()).exp(); };
-  const at::Tensor edge = bell(v - safe) - bell(v + safe);
-  return smooth_step(safe, v, tau) - tau * edge / (safe * std::sqrt(2.0 * kPi));
+  return smooth_step(rho, v, tau) - tau * ball_edge(rho, v, tau) / std::sqrt(2.0 * kPi);
 }
 
 // A disc at radius rho, cut into strips x = v sin t of half-length v cos t:
@@ -55,7 +67,9 @@ at::Tensor turned(const at::Tensor& z) {
 }
 
 at::Tensor ball_mask(const at::Tensor& z, const at::Tensor& widths, const at::Tensor& tau) {
-  const at::Tensor rho = z.norm(2, {-1}, /*keepdim=*/true);
+  // Both are functions of the square: a start at rounding has finite derivatives at zero.
+  const at::Tensor start = (kSmallestRadius * widths.min()).square();
+  const at::Tensor rho = (z.square().sum(-1, /*keepdim=*/true) + start).sqrt();
   return z.size(-1) == 2 ? smooth_disc(rho, widths, tau) : smooth_ball(rho, widths, tau);
 }
 
@@ -84,7 +98,8 @@ at::Tensor window_mask(WindowShape shape, const at::Tensor& offsets, const at::T
   const bool line = z.size(-1) == 1;
   switch (shape) {
     case WindowShape::kDirichlet:
-      return (z.abs() <= v + 1e-6).to(at::kDouble);
+      // By the sign, which autograd knows to be constant.
+      return ((v + 1e-6 - z.abs()).sign() + 1.0) * 0.5;
     case WindowShape::kTent:
       return (1.0 - z.abs().unsqueeze(-1) / v).clamp_min(0).prod(-2);
     case WindowShape::kL2Ball:

@@ -1,11 +1,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/ops/linear_attention_check.h"
 #include "mnemosyne/ops/linear_attention_fused.h"
+#include "mnemosyne/ops/reference_gradient.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -129,6 +131,15 @@ c10::List<Optional> optional_list(at::TensorList tensors) {
   return list;
 }
 
+std::vector<at::Tensor> call_backward(at::TensorList tensors, at::TensorList outputs,
+                                      at::TensorList grads, const Settings& settings) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mnemosyne::linear_attention_backward", "")
+                             .typed<Backward>();
+  return op.call(optional_list(tensors), outputs, optional_list(grads), settings.feature_map,
+                 settings.causal, settings.scale, settings.floor);
+}
+
 std::vector<at::Tensor> tensor_list(const c10::List<Optional>& list) {
   std::vector<at::Tensor> tensors;
   for (const Optional& x : list) tensors.push_back(x.value_or(at::Tensor()));
@@ -166,6 +177,30 @@ std::vector<at::Tensor> backward_meta(const c10::List<Optional>& tensors, at::Te
     const Optional x = tensors.get(i);
     result.push_back(x.has_value() ? at::empty_symint(x->sym_sizes(), x->options())
                                    : at::empty({0}, outputs[0].options()));
+  }
+  return result;
+}
+
+/// Under autograd: the kernel, unless its gradients are to be differentiated, which it cannot be.
+std::vector<at::Tensor> backward_autograd(const c10::List<Optional>& tensors,
+                                          at::TensorList outputs, const c10::List<Optional>& grads,
+                                          c10::string_view feature_map, bool causal,
+                                          std::optional<double> scale, double floor) {
+  const std::vector<at::Tensor> list = tensor_list(tensors), up = tensor_list(grads);
+  const auto differentiable = [](const at::Tensor& x) { return x.defined() && x.requires_grad(); };
+  if (!at::GradMode::is_enabled() || (std::none_of(list.begin(), list.end(), differentiable) &&
+                                      std::none_of(up.begin(), up.end(), differentiable))) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return call_backward(list, outputs, up, {std::string(feature_map), causal, scale, floor});
+  }
+  const auto reference = [&](at::TensorList x) -> std::vector<at::Tensor> {
+    const Arguments arguments(x, {std::string(feature_map), causal, scale, floor});
+    const auto [output, state] = linear_attention_reference(arguments.inputs, arguments.options);
+    return {output, state.sums, state.normalizer};
+  };
+  std::vector<at::Tensor> result = reference_gradients(reference, list, up, kNumDifferentiable);
+  for (at::Tensor& grad : result) {
+    if (!grad.defined()) grad = at::empty({0}, outputs[0].options());
   }
   return result;
 }
@@ -213,18 +248,16 @@ class LinearAttention : public torch::autograd::Function<LinearAttention> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mnemosyne::linear_attention_backward", "")
-                               .typed<Backward>();
     const variable_list saved = context->get_saved_variables();
     const at::TensorList all = saved;
     const size_t count = saved.size() - kNumOutputs;
     const std::vector<at::Tensor> tensors =
         with_gaps(all.slice(0, count), context->saved_data["places"].toInt());
-    const std::vector<at::Tensor> gradients = op.call(
-        optional_list(tensors), all.slice(count), optional_list({grads[0], grads[1], grads[2]}),
-        context->saved_data["feature_map"].toStringRef(), context->saved_data["causal"].toBool(),
-        context->saved_data["scale"].toOptional<double>(), context->saved_data["floor"].toDouble());
+    const std::vector<at::Tensor> gradients = call_backward(
+        tensors, all.slice(count), {grads[0], grads[1], grads[2]},
+        {context->saved_data["feature_map"].toStringRef(), context->saved_data["causal"].toBool(),
+         context->saved_data["scale"].toOptional<double>(),
+         context->saved_data["floor"].toDouble()});
     variable_list result;
     for (int i = 0; i < kNumTensors; ++i) {
       if (!tensors[i].defined()) continue;
@@ -354,7 +387,7 @@ TORCH_LIBRARY_IMPL(mnemosyne, Meta, library) {
 
 TORCH_LIBRARY_IMPL(mnemosyne, Autograd, library) {
   library.impl("linear_attention", forward<forward_autograd>);
-  library.impl("linear_attention_backward", torch::autograd::autogradNotImplementedFallback());
+  library.impl("linear_attention_backward", backward_autograd);
 }
 
 }  // namespace mnemosyne::ops

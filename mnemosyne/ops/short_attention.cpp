@@ -1,5 +1,6 @@
 #include "mnemosyne/ops/short_attention.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "mnemosyne/kernels/short_attention.h"
+#include "mnemosyne/ops/reference_gradient.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -42,6 +44,7 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
                               .scale = static_cast<float>(score_scale(depth)),
                               .causal = causal});
     context->save_for_backward({qkv, weights});
+    context->saved_data["causal"] = causal;
     return output;
   }
 
@@ -49,6 +52,13 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &qkv = saved[0], &weights = saved[1];
     const int64_t heads = weights.size(1), tokens = weights.size(2);
+    if (at::GradMode::is_enabled()) {
+      const bool causal = context->saved_data["causal"].toBool();
+      const auto reference = [&](at::TensorList x) -> std::vector<at::Tensor> {
+        return {short_attention_reference(x[0], tokens, heads, causal)};
+      };
+      return {reference_gradients(reference, {qkv}, {grads[0]}, 1)[0], {}, {}, {}};
+    }
     const int64_t depth = qkv.size(1) / (3 * heads);
     const at::Tensor grad_output = grads[0].contiguous(), grad_qkv = at::empty_like(qkv);
     std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));

@@ -177,7 +177,7 @@ def _fourier(name: str, module) -> Picture:
 
     options = module.options
     dim, scale = options["position_dim"], options["position_scale"]
-    reach = min(REACH * options["max_width"], options["extent"]) / scale
+    reach = min(REACH * options["max_width"], options["extent"] or float("inf")) / scale
     curve = dim == 1 or options["rotation_invariant"]
     if curve:
         z = torch.linspace(0 if dim > 1 else -reach, reach, POINTS, dtype=torch.float64)

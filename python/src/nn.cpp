@@ -16,8 +16,8 @@ namespace {
 
 using Handle = std::shared_ptr<ModuleHandle>;
 using Optional = std::optional<at::Tensor>;
-/// sums, normalizer, offset, last position, number of tokens so far.
-using Memory = std::tuple<Optional, Optional, Optional, Optional, int64_t>;
+/// sums, normalizer, offset, last position, number of tokens so far, span of their positions.
+using Memory = std::tuple<Optional, Optional, Optional, Optional, int64_t, Optional>;
 using Features = std::tuple<at::Tensor, at::Tensor, Optional>;
 
 at::Tensor or_undefined(const Optional& x) { return x.value_or(at::Tensor()); }
@@ -27,12 +27,17 @@ nn::LinearAttentionMemory read_memory(const Memory& m) {
   return {.sums = {or_undefined(std::get<0>(m)), or_undefined(std::get<1>(m)),
                    or_undefined(std::get<2>(m))},
           .last = or_undefined(std::get<3>(m)),
-          .length = std::get<4>(m)};
+          .length = std::get<4>(m),
+          .span = or_undefined(std::get<5>(m))};
 }
 
 Memory write_memory(const nn::LinearAttentionMemory& m) {
-  return {or_none(m.sums.sums), or_none(m.sums.normalizer), or_none(m.sums.offset), or_none(m.last),
-          m.length};
+  return {or_none(m.sums.sums),
+          or_none(m.sums.normalizer),
+          or_none(m.sums.offset),
+          or_none(m.last),
+          m.length,
+          or_none(m.span)};
 }
 
 template <typename Impl, typename Options>
@@ -97,6 +102,34 @@ Features position_features(const Handle& handle, const at::Tensor& positions,
     const auto [query, key, decay] = p.features(positions, or_undefined(has_position));
     return {query, key, or_none(decay)};
   });
+}
+
+/// (phi, psi, span): features of queries and keys, and the box around all keys so far. Keys without
+/// positions of their own are the queries.
+std::tuple<at::Tensor, at::Tensor, Optional> position_pair(const Handle& handle,
+                                                           const at::Tensor& positions,
+                                                           const Optional& key_positions,
+                                                           const Optional& mask,
+                                                           const Optional& span) {
+  const auto& position = handle->as<nn::FourierPositionImpl>();
+  nn::PlacedTokens keys{.positions = key_positions.value_or(positions).to(at::kDouble),
+                        .mask = or_undefined(mask)};
+  at::Tensor seen = or_undefined(span);
+  ops::PositionFeatures features;
+  if (key_positions.has_value()) {
+    features = position.features({.positions = positions.to(at::kDouble)}, keys, seen);
+  } else {
+    features = position.features(keys, keys, seen);
+  }
+  return {features.query, features.key, or_none(seen)};
+}
+
+/// (line, last): positions [L,1] or [B,L,1] without what the mask hides, and where they end.
+std::pair<at::Tensor, Optional> ordered_line(const at::Tensor& positions, const Optional& mask,
+                                             const Optional& last) {
+  const nn::OrderedLine line = nn::ordered_line(
+      {.positions = positions.to(at::kDouble), .mask = or_undefined(mask)}, or_undefined(last));
+  return {line.positions, or_none(line.last)};
 }
 
 /// (frequencies [H or 1,R,D], amplitudes [H,R]) of the sum of waves that estimates f.
@@ -201,6 +234,8 @@ void bind_positions(py::module_& module) {
   module.def("position_factor", &position_factor, without_gil);
   module.def("position_features", &position_features, arg("position"), arg("positions"),
              arg("has_position") = py::none(), without_gil, "(phi, psi, decay or None)");
+  module.def("position_pair", &position_pair, without_gil, "(phi, psi, span)");
+  module.def("ordered_line", &ordered_line, without_gil, "(line, last)");
   module.def("position_waves", &position_waves, without_gil,
              "(frequencies, amplitudes) of the sum of waves that estimates f.");
   module.def(

@@ -57,7 +57,8 @@ class LinearAttention(_OverTokens):
         causal: a token sees those before it and itself.
         position: None; a `FourierPosition` or, when causal, a `DampedPosition` with as many heads,
             which becomes the submodule `position`; or "flt", "damped" or "rope" for one with the
-            default options ("flt": multiplicative, f(0) = 1 at the start).
+            default options ("flt": multiplicative, f(0) = 1 at the start; extent None where
+            position_dim > 1).
         position_dim: of "flt" and "rope".
         exact_length: up to so many tokens a multiplicative `FourierPosition` is applied exactly, by
             the L x L matrix; 0: by its features, whatever the length. For "relu" and "elu+1", not
@@ -69,8 +70,12 @@ class LinearAttention(_OverTokens):
     where a token takes part. Not causal, tokens can attend to others: context [B, S, E], with
     context_positions and context_has_position like their own, and key_padding_mask [B, S].
 
-    Errors: ValueError for options, RuntimeError for shapes. Under `torch.compile` the graph breaks
-    here and values are the same.
+    Outputs are differentiable in positions, too, any number of times. What key_padding_mask hides
+    is neither in the order of "damped" tokens nor within the extent of a FourierPosition.
+
+    Errors: ValueError for options; RuntimeError for shapes, for positions of "damped" that go down
+    and for tokens further apart than the extent of a FourierPosition (see there). Under
+    `torch.compile` the graph breaks here and values are the same.
 
     Example:
         >>> attention = mnemosyne.nn.LinearAttention(64, 4, causal=True, position="damped")
@@ -180,4 +185,6 @@ def _position_options(position, position_dim: int) -> dict[str, Any] | None:
     options = dict(_NAMED[position])
     if position != "damped":
         options["position_dim"] = position_dim
+    if position == "flt" and position_dim > 1:
+        options["extent"] = None  # a grid of 256 units in each direction is too large
     return options

@@ -22,6 +22,9 @@ class LinearAttentionState(NamedTuple):
     offset: Tensor | None = None  # [B, H]
     last: Tensor | None = None  # [1] or [B, 1]: the last position, where weights fade with it
     length: int = 0  # tokens so far
+    span: Tensor | None = (
+        None  # [2, P] or [B, 2, P]: where keys were, where features have an extent
+    )
 
 
 def linear_attention(
@@ -87,23 +90,25 @@ def linear_attention(
     """
     _check_shapes(query, key, value)
     state = state or LinearAttentionState()
-    factors, last = None, None
+    factors, last, span = None, None, None
     if position is not None:
         line = _line(position, query, positions, state.length)
-        key_line = line if key_positions is None else key_positions
-        if isinstance(position, FourierPosition) and not position.multiplicative:
-            phi, psi = _features(position, line, key_line)[:2]
-            query, key = position.join(query, key, phi, psi)
-            scale = 1.0 if scale is None else scale
+        if isinstance(position, FourierPosition):
+            _check_segments(position, state, return_state)
+            phi, psi, span = position._pair(line, key_positions, key_padding_mask, state.span)
+            factors = [phi, psi]
+            if not position.multiplicative:
+                query, key = position.join(query, key, phi, psi)
+                scale = 1.0 if scale is None else scale
+                factors = None
         else:
-            *factors, decay = _features(position, line, key_line)
+            fades = isinstance(position, DampedPosition) or len(position) == 3
+            if fades:
+                mask = None if positions is None else key_padding_mask
+                line, last = _ordered(line, mask, state.last, causal, key_positions)
+            *factors, decay = _features(position, line)
             if decay is not None:
-                if not causal:
-                    raise ValueError(
-                        "[linear_attention] expected causal attention for factors that fade"
-                    )
                 factors.append(_log_decay(decay, line, state.last))
-                last = line.squeeze(-1)[..., -1:]
     if omega is None:
         omega = _draw(feature_map, num_features, query, seed)
     call = {
@@ -115,7 +120,7 @@ def linear_attention(
         "with_state": return_state,
     }
     output, *sums = _call((query, key, value), factors, key_padding_mask, state, call)
-    next_state = LinearAttentionState(*sums, last, state.length + key.size(2))
+    next_state = LinearAttentionState(*sums, last, state.length + key.size(2), span)
     return (output, next_state) if return_state else output
 
 
@@ -148,20 +153,36 @@ def _line(position, query: Tensor, positions: Tensor | None, first: int) -> Tens
     return torch.arange(first, last, dtype=torch.float64, device=query.device).unsqueeze(-1)
 
 
-def _features(position, line: Tensor, key_line: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def _check_segments(position: FourierPosition, state: LinearAttentionState, more: bool) -> None:
+    grows = position.multiplicative and position.options["factor"] == "exp"
+    if grows and position.options["extent"] is None and (more or state.length > 0):
+        raise ValueError(
+            "[linear_attention] expected an extent for segments, whose features have to agree, "
+            "got None"
+        )
+
+
+def _features(position, line: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Features of the queries, of the keys, and how they fade."""
-    if isinstance(position, torch.nn.Module):
-        phi, psi, *decay = position.features(line)
-        if key_line is not line:
-            psi = position.features(key_line)[1]
-    else:
-        phi, psi, *decay = position
+    given = position.features(line) if isinstance(position, torch.nn.Module) else position
+    phi, psi, *decay = given
     return phi, psi, decay[0] if decay else None
 
 
 @uncompiled
+def _ordered(line, mask: Tensor | None, last: Tensor | None, causal: bool, key_positions):
+    """The line of tokens that fade without what the mask hides, and its end."""
+    if not causal:
+        raise ValueError("[linear_attention] expected causal attention for factors that fade")
+    if key_positions is not None:
+        raise ValueError("[linear_attention] expected no key_positions for factors that fade")
+    line, last = _C.ordered_line(line, mask, last)
+    return line.unsqueeze(-1), last
+
+
+@uncompiled
 def _log_decay(decay: Tensor, line: Tensor, last: Tensor | None) -> Tensor:
-    return _C.log_decay(decay, line.squeeze(-1).double(), last)
+    return _C.log_decay(decay, line.squeeze(-1), last)
 
 
 def _fold(tensors, factors, mask: Tensor | None, sums):

@@ -80,6 +80,14 @@ class PointEncoder(LibraryModule):
     min_width, max_width, extent, seed.
 
     Shapes: types int64 [B, N], positions [B, N, 3], padding bool [B, N], true for a point.
+
+    The output is differentiable in the positions, any number of times. "flt" by features refuses
+    points further apart than `extent` along an axis (12.0; None: grows with the input).
+
+    Example:
+        >>> model = mnemosyne.nn.PointEncoder(num_types=10)
+        >>> energy = model(types, positions.requires_grad_())                    # [B, 1]
+        >>> forces = -torch.autograd.grad(energy.sum(), positions, create_graph=True)[0]
     """
 
     def __init__(self, *, attention: AttentionChoice | None = None, **options: Any):

@@ -60,10 +60,12 @@ class FourierPosition(_Position):
         num_frequencies: R; where frequencies are drawn a multiple of `num_components`.
         num_components: T, terms of f per head.
         kernel: "gaussian", "laplace" or "matern" with `matern_nu` 0.5, 1.5 or 2.5.
-        window: "dirichlet", "tent", "box", "l2_ball" or "l1_ball"; the last three are smoothed by
-            `smoothing` times their half-width.
+        window: "dirichlet" (D = 1), "tent", "box", "l2_ball" or "l1_ball", the last three smoothed
+            by `smoothing` times their half-width; "auto": dirichlet on a line, box elsewhere.
         min_width, max_width: of the terms at the start, in units of position, log-spaced between.
-        extent: the largest offset per axis, for factor "exp" and "dirichlet".
+        extent: the largest offset per axis, of factor "exp" and of "dirichlet", which repeat
+            beyond it: features refuse larger ones. None: "exp" covers the offsets of each input, so
+            that its waves follow the input, and there is no state between segments.
         position_scale: what positions are multiplied by first.
         initial_amplitude: f(0) at the start; 0 starts without a mask.
         max_bound: if positive, f is scaled down to sum |weights| <= max_bound.
@@ -77,8 +79,12 @@ class FourierPosition(_Position):
     Shapes: `mask(offsets)` and `factor(offsets)` take [..., D] to [H, ...], exactly;
     `features(positions)` takes [L, D] or [B, L, D] to phi and psi, [H, L, N] or [B, H, L, N].
 
-    Errors: ValueError for options, RuntimeError for shapes. Under `torch.compile` the graph breaks
-    here and values are the same.
+    All of them are differentiable in offsets and positions, any number of times.
+
+    Errors: ValueError for options; RuntimeError for shapes, and for features of positions that are
+    further apart than the extent (on CUDA, where nothing is read back to the host, by an assertion
+    on the device, as for an index out of range). Under `torch.compile` the graph breaks here and
+    values are the same.
 
     Example:
         >>> position = mnemosyne.nn.FourierPosition(8, num_frequencies=64, initial_amplitude=1.0)
@@ -99,11 +105,11 @@ class FourierPosition(_Position):
         num_components: int = 8,
         kernel: str = "gaussian",
         matern_nu: float = 1.5,
-        window: str = "dirichlet",
+        window: str = "auto",
         smoothing: float = 0.25,
         min_width: float = 1.0,
         max_width: float = 64.0,
-        extent: float = 256.0,
+        extent: float | None = 256.0,
         position_scale: float = 1.0,
         initial_amplitude: float = 0.0,
         max_bound: float = 0.0,
@@ -128,6 +134,13 @@ class FourierPosition(_Position):
         """
         phi, psi, _ = _C.position_features(self._tied(), positions, has_position)
         return phi, psi
+
+    @uncompiled
+    def _pair(
+        self, positions: Tensor, key_positions: Tensor | None, mask: Tensor | None, span: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """phi of queries, psi of keys (None: the same tokens), and the span of all keys so far."""
+        return _C.position_pair(self._tied(), positions, key_positions, mask, span)
 
     @uncompiled
     def bound(self) -> Tensor:
