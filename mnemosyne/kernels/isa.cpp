@@ -10,7 +10,7 @@ namespace mnemosyne::kernels {
 namespace {
 
 bool runs_here(Isa isa) {
-#if defined(__x86_64__)
+#if MN_KERNELS_FOR_AVX
   __builtin_cpu_init();
   switch (isa) {
     case Isa::kDefault:

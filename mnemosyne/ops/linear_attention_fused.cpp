@@ -12,6 +12,7 @@
 #include "mnemosyne/kernels/linear_attention.h"
 #include "mnemosyne/ops/large_tensor.h"
 #include "mnemosyne/ops/linear_attention_check.h"
+#include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -138,20 +139,22 @@ struct Call {
   }
 };
 
-/// Rows of scratch, one for each thread, as tensors that a profiler of memory sees.
-at::Tensor thread_scratch(int64_t floats) {
-  return at::empty({at::get_num_threads(), floats}, at::kFloat);
-}
-
-float* scratch_of(const at::Tensor& scratch) {
-  return scratch.mutable_data_ptr<float>() + at::get_thread_num() * scratch.size(1);
-}
-
-/// How many heads are worth waking up a thread.
-int64_t grain(const LinearAttentionShape& s) {
+/// How many tasks, of `heads` heads each, are worth waking up a thread.
+int64_t grain(const LinearAttentionShape& s, int64_t heads) {
   constexpr int64_t kOperations = 200'000;
   const int64_t work = (s.queries + s.keys) * s.rank * s.features * (s.value_depth + s.depth);
-  return std::max<int64_t>(1, kOperations / std::max<int64_t>(work, 1));
+  return std::max<int64_t>(1, kOperations / std::max<int64_t>(heads * work, 1));
+}
+
+/// Calls `body(task, scratch)` for every task, on the threads that are worth it. The scratch of all
+/// of them is one tensor, which a profiler of memory sees.
+template <typename Body>
+void for_each_task(int64_t tasks, int64_t grain, int64_t scratch_floats, const Body& body) {
+  const at::Tensor scratch = at::empty({parallel_width(tasks, grain), scratch_floats}, at::kFloat);
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    float* mine = scratch.mutable_data_ptr<float>() + at::get_thread_num() * scratch_floats;
+    for (int64_t task = begin; task < end; ++task) body(task, mine);
+  });
 }
 
 LinearAttentionSaved new_outputs(const LinearAttentionShape& s, bool with_state) {
@@ -203,18 +206,16 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
   const bool shared = params.grad_query_factor != nullptr || params.grad_query_log != nullptr ||
                       params.grad_key_log != nullptr;
   const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
-  const at::Tensor scratch = thread_scratch(kernels::linear_attention_backward_scratch(
-      params.forward.sizes, params.forward.features, params.forward.by_blocks));
   const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
-  at::parallel_for(0, tasks, grain(s), [&](int64_t begin, int64_t end) {
+  const int64_t floats = kernels::linear_attention_backward_scratch(
+      params.forward.sizes, params.forward.features, params.forward.by_blocks);
+  for_each_task(tasks, grain(s, serial * group), floats, [&](int64_t task, float* scratch) {
     kernels::LinearAttentionBackwardParams mine = params;
-    mine.forward.scratch = scratch_of(scratch);
-    for (int64_t task = begin; task < end; ++task) {
-      for (int64_t turn = 0; turn < serial * group; ++turn) {
-        mine.forward.batch_index = shared ? turn / group : task / s.key_heads;
-        mine.forward.head_index = task % s.key_heads * group + turn % group;
-        kernels::linear_attention_backward(mine);
-      }
+    mine.forward.scratch = scratch;
+    for (int64_t turn = 0; turn < serial * group; ++turn) {
+      mine.forward.batch_index = shared ? turn / group : task / s.key_heads;
+      mine.forward.head_index = task % s.key_heads * group + turn % group;
+      kernels::linear_attention_backward(mine);
     }
   });
 }
@@ -233,19 +234,24 @@ at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& g
 /// t on give to any query or to the state, plus what all keys give to that state (`given` [H,R]).
 at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
                           const at::Tensor& grad_key_factor, at::Tensor given) {
+  constexpr int64_t kDecays = 32768;  // worth waking up a thread
   const int64_t length = in.query_factor.size(1), rank = in.query_factor.size(2);
   at::Tensor grad = at::empty(in.query_factor.sizes(), at::kFloat);
   const float *p = pointer(in.query_factor), *s = pointer(in.key_factor);
   const float *up_p = pointer(grad_query_factor), *up_s = pointer(grad_key_factor);
   float* to = target(grad);
-  for (int64_t head = 0; head < in.query_factor.size(0); ++head) {
-    double* total = given.mutable_data_ptr<double>() + head * rank;
-    for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
-      double& sum = total[k % rank];
-      sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
-      to[k] = static_cast<float>(sum);
+  double* totals = given.mutable_data_ptr<double>();
+  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(length * rank, 1));
+  parallel_for(0, in.query_factor.size(0), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin; head < end; ++head) {
+      double* total = totals + head * rank;
+      for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
+        double& sum = total[k % rank];
+        sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
+        to[k] = static_cast<float>(sum);
+      }
     }
-  }
+  });
   return grad;
 }
 
@@ -262,16 +268,14 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
   LinearAttentionSaved saved = new_outputs(s, options.with_state);
   set_outputs(saved, call.params);
   call.params.by_blocks = takes_blocks(call.params, /*backward=*/false);
-  const at::Tensor scratch = thread_scratch(kernels::linear_attention_scratch(
-      call.params.sizes, call.params.features, call.params.by_blocks));
-  at::parallel_for(0, s.batch * s.heads, grain(s), [&](int64_t begin, int64_t end) {
+  const int64_t floats = kernels::linear_attention_scratch(call.params.sizes, call.params.features,
+                                                           call.params.by_blocks);
+  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t task, float* scratch) {
     kernels::LinearAttentionParams mine = call.params;
-    mine.scratch = scratch_of(scratch);
-    for (int64_t task = begin; task < end; ++task) {
-      mine.batch_index = task / s.heads;
-      mine.head_index = task % s.heads;
-      kernels::linear_attention_forward(mine);
-    }
+    mine.scratch = scratch;
+    mine.batch_index = task / s.heads;
+    mine.head_index = task % s.heads;
+    kernels::linear_attention_forward(mine);
   });
   saved.result.output = saved.result.output.to(inputs.query.scalar_type());
   return saved;

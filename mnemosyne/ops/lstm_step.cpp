@@ -1,6 +1,5 @@
 #include "mnemosyne/ops/lstm_step.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
@@ -12,11 +11,15 @@
 #include <algorithm>
 
 #include "mnemosyne/kernels/lstm_step.h"
+#include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
 
 constexpr int64_t kChunk = 2048;
+
+/// The coordinates that are worth waking up a thread.
+constexpr int64_t kWorth = 256;
 
 struct Chunk {
   size_t tensor;
@@ -106,7 +109,9 @@ at::Tensor lstm_step_(const at::Tensor& features, const std::vector<LstmState>& 
   shared.output_bias = *weights.output_bias.const_data_ptr<float>();
 
   const std::vector<Chunk> chunks = split(states);
-  at::parallel_for(0, static_cast<int64_t>(chunks.size()), 1, [&](int64_t begin, int64_t end) {
+  const int64_t count = static_cast<int64_t>(chunks.size());
+  const int64_t grain = parallel_grain(count, features.size(1), kWorth);
+  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const Chunk& chunk = chunks[c];
       const LstmState& state = states[chunk.tensor];

@@ -1,7 +1,6 @@
 #include "mnemosyne/ops/memory_step_fused.h"
 
 #include <ATen/DeviceAccelerator.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
@@ -9,6 +8,7 @@
 #include <memory>
 
 #include "mnemosyne/kernels/memory_step.h"
+#include "mnemosyne/ops/parallel.h"
 #include "mnemosyne/ops/recycled.h"
 
 namespace mnemosyne::ops {
@@ -37,12 +37,14 @@ std::vector<Span> split(const std::vector<at::Tensor>& tensors) {
   return spans;
 }
 
-/// Small tensors share a thread: about one span of coordinates is worth waking one up.
+/// The coordinates that are worth waking up a thread.
+constexpr int64_t kWorth = 4096;
+
+/// Small tensors share a thread.
 int64_t grain(const std::vector<Span>& spans) {
   int64_t total = 0;
   for (const Span& span : spans) total += span.end - span.begin;
-  const int64_t count = static_cast<int64_t>(spans.size());
-  return std::max<int64_t>(1, count * kSpan / std::max<int64_t>(total, 1));
+  return parallel_grain(static_cast<int64_t>(spans.size()), total, kWorth);
 }
 
 kernels::MemoryFeatures kernel_map(FeatureMapKind kind) {
@@ -183,7 +185,7 @@ void fused_forward_cpu(const MemoryStepInputs& inputs, const MemoryStepWeights& 
   const at::Tensor hidden_bias = inputs.hidden_bias.contiguous(), step = inputs.step.contiguous();
   const std::vector<Span> spans = split(inputs.grads);
   const auto scratch_size = static_cast<size_t>(kernels::memory_forward_scratch(model.pointers));
-  at::parallel_for(0, static_cast<int64_t>(spans.size()), grain(spans), [&](int64_t a, int64_t b) {
+  parallel_for(0, static_cast<int64_t>(spans.size()), grain(spans), [&](int64_t a, int64_t b) {
     const auto scratch = std::make_unique<float[]>(scratch_size);
     for (int64_t s = a; s < b; ++s) {
       const Span& span = spans[static_cast<size_t>(s)];
@@ -222,7 +224,7 @@ MemoryStepGradients fused_backward_cpu(const MemoryStepInputs& inputs,
   std::vector<at::Tensor> memories;
   for (const at::Tensor& memory : inputs.memories) memories.push_back(recycled_like(memory));
   std::vector<float> parts(spans.size() * layout_size);
-  at::parallel_for(0, static_cast<int64_t>(spans.size()), grain(spans), [&](int64_t a, int64_t b) {
+  parallel_for(0, static_cast<int64_t>(spans.size()), grain(spans), [&](int64_t a, int64_t b) {
     const auto scratch = std::make_unique<float[]>(scratch_size);
     for (int64_t s = a; s < b; ++s) {
       const Span& span = spans[static_cast<size_t>(s)];

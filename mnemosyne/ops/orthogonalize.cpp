@@ -1,6 +1,5 @@
 #include "mnemosyne/ops/orthogonalize.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/eye.h>
@@ -26,6 +25,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/orthogonalize.h"
+#include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -142,8 +142,8 @@ at::Tensor orthogonalize_reference(const at::Tensor& x) {
 void orthogonalize_(const MatrixRef* matrices, int64_t count) {
   double total_cost = 0;
   for (int64_t i = 0; i < count; ++i) total_cost += cost(matrices[i]);
-  if (count == 1 || total_cost < kSerialCost || at::get_num_threads() == 1 ||
-      at::in_parallel_region()) {
+  const int64_t threads = parallel_width(count, 1);
+  if (threads == 1 || total_cost < kSerialCost) {
     for (int64_t i = 0; i < count; ++i) orthogonalize_one(matrices[i]);
     return;
   }
@@ -155,7 +155,7 @@ void orthogonalize_(const MatrixRef* matrices, int64_t count) {
     return cost(matrices[a]) > cost(matrices[b]);
   });
   std::atomic<int64_t> next = 0;
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+  parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < count; i = next++) orthogonalize_one(matrices[order[i]]);
   });
 }

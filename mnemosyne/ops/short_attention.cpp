@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "mnemosyne/kernels/short_attention.h"
+#include "mnemosyne/ops/parallel.h"
 #include "mnemosyne/ops/reference_gradient.h"
 
 namespace mnemosyne::ops {
@@ -24,6 +25,19 @@ using torch::autograd::variable_list;
 
 double score_scale(int64_t depth) { return 1.0 / std::sqrt(static_cast<double>(depth)); }
 
+/// Calls `body(first, count, scratch)` for runs of examples that make up all of them, on the
+/// threads that are worth it.
+template <typename Body>
+void for_each_part(int64_t examples, int64_t tokens, int64_t heads, int64_t depth,
+                   const Body& body) {
+  constexpr int64_t kOperations = 200'000;  // worth waking up a thread
+  const int64_t grain = parallel_grain(1, 2 * heads * tokens * tokens * depth, kOperations);
+  parallel_for(0, examples, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));
+    body(begin, end - begin, scratch.data());
+  });
+}
+
 class ShortAttention : public torch::autograd::Function<ShortAttention> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv, int64_t tokens,
@@ -32,17 +46,21 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
     const at::Tensor output = at::empty({qkv.size(0), heads * depth}, qkv.options());
     const at::Tensor weights =
         at::empty({examples, heads, tokens, kernels::padded_row(tokens)}, qkv.options());
-    std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));
-    kernels::short_attention({.qkv = qkv.const_data_ptr<float>(),
-                              .weights = weights.mutable_data_ptr<float>(),
-                              .output = output.mutable_data_ptr<float>(),
-                              .scratch = scratch.data(),
-                              .examples = examples,
-                              .tokens = tokens,
-                              .heads = heads,
-                              .depth = depth,
-                              .scale = static_cast<float>(score_scale(depth)),
-                              .causal = causal});
+    for_each_part(
+        examples, tokens, heads, depth, [&](int64_t first, int64_t count, float* scratch) {
+          kernels::short_attention(
+              {.qkv = qkv.const_data_ptr<float>() + first * tokens * 3 * heads * depth,
+               .weights = weights.mutable_data_ptr<float>() +
+                          first * heads * tokens * kernels::padded_row(tokens),
+               .output = output.mutable_data_ptr<float>() + first * tokens * heads * depth,
+               .scratch = scratch,
+               .examples = count,
+               .tokens = tokens,
+               .heads = heads,
+               .depth = depth,
+               .scale = static_cast<float>(score_scale(depth)),
+               .causal = causal});
+        });
     context->save_for_backward({qkv, weights});
     context->saved_data["causal"] = causal;
     return output;
@@ -61,17 +79,23 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
     }
     const int64_t depth = qkv.size(1) / (3 * heads);
     const at::Tensor grad_output = grads[0].contiguous(), grad_qkv = at::empty_like(qkv);
-    std::vector<float> scratch(kernels::short_attention_scratch(tokens, depth));
-    kernels::short_attention_backward({.qkv = qkv.const_data_ptr<float>(),
-                                       .weights = weights.const_data_ptr<float>(),
-                                       .grad_output = grad_output.const_data_ptr<float>(),
-                                       .grad_qkv = grad_qkv.mutable_data_ptr<float>(),
-                                       .scratch = scratch.data(),
-                                       .examples = weights.size(0),
-                                       .tokens = tokens,
-                                       .heads = heads,
-                                       .depth = depth,
-                                       .scale = static_cast<float>(score_scale(depth))});
+    const int64_t examples = weights.size(0);
+    for_each_part(
+        examples, tokens, heads, depth, [&](int64_t first, int64_t count, float* scratch) {
+          const int64_t row = first * tokens * heads * depth;
+          kernels::short_attention_backward(
+              {.qkv = qkv.const_data_ptr<float>() + 3 * row,
+               .weights =
+                   weights.const_data_ptr<float>() + first * heads * tokens * weights.size(3),
+               .grad_output = grad_output.const_data_ptr<float>() + row,
+               .grad_qkv = grad_qkv.mutable_data_ptr<float>() + 3 * row,
+               .scratch = scratch,
+               .examples = count,
+               .tokens = tokens,
+               .heads = heads,
+               .depth = depth,
+               .scale = static_cast<float>(score_scale(depth))});
+        });
     return {grad_qkv, {}, {}, {}};
   }
 };

@@ -13,7 +13,7 @@ namespace mnemosyne::ops {
 /// token's query, key and value side by side; returns [E*T, H*D]. float32 on the CPU goes through a
 /// kernel that keeps a head's matrices in cache and saves the weights (E*H*T^2 floats) for the
 /// gradient; everything else through `short_attention_reference`, as do gradients that are to be
-/// differentiated again. One thread.
+/// differentiated again. Parallel over sequences; no result depends on the number of threads.
 at::Tensor short_attention(const at::Tensor& qkv, int64_t tokens, int64_t heads, bool causal);
 
 /// The same by matrix products of ATen: the specification.

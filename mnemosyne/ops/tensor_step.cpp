@@ -1,17 +1,19 @@
 #include "mnemosyne/ops/tensor_step.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "mnemosyne/kernels/tensor_step.h"
 #include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
 
 constexpr int64_t kChunk = 16384;
+
+/// The coordinates that are worth waking up a thread.
+constexpr int64_t kWorth = 32768;
 
 struct Chunk {
   size_t item;
@@ -33,7 +35,11 @@ std::vector<Chunk> split(const std::vector<TensorStepItem>& items, bool only_mat
 
 template <typename Function>
 void for_each_chunk(const std::vector<Chunk>& chunks, const Function& function) {
-  at::parallel_for(0, static_cast<int64_t>(chunks.size()), 1, [&](int64_t begin, int64_t end) {
+  const int64_t count = static_cast<int64_t>(chunks.size());
+  int64_t total = 0;
+  for (const Chunk& chunk : chunks) total += chunk.size;
+  const int64_t grain = parallel_grain(count, total, kWorth);
+  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) function(c, chunks[c]);
   });
 }
