@@ -9,6 +9,7 @@
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/ops/benchmark_attention.h"
 #include "table.h"
+#include "threads_option.h"
 
 namespace mnemosyne::cli {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 struct AttentionBenchOptions {
   ops::AttentionBenchmarkOptions attention{};
   bool bidirectional = false;
-  int64_t threads = 1;
+  std::vector<int> threads{1};
 };
 
 constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
@@ -24,55 +25,93 @@ constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 /// NaN, a dash in the table, for what was too long to be timed.
 double measured(double value) { return value > 0 ? value : kMissing; }
 
-void add_row(Table& table, std::vector<io::Record>& records, int64_t length,
-             const std::string& name, const ops::AttentionCost& cost,
-             const ops::AttentionCost& softmax, double forward_share, double training_share) {
-  const double forward = measured(cost.forward_seconds);
-  const double training = measured(cost.training_seconds);
-  const double softmax_forward = measured(softmax.forward_seconds);
-  const double softmax_training = measured(softmax.training_seconds);
-  table.add({name, fmt::format("{}", length), number(1e3 * forward, 3), number(1e3 * training, 3),
-             number(forward / softmax_forward, 3), number(training / softmax_training, 3),
-             number(forward_share, 2), number(training_share, 2),
-             number(measured(static_cast<double>(cost.training_bytes)) / 1048576.0, 3)});
-  records.push_back({{"attention", name},
-                     {"length", length},
+/// What one row of the table shows, for one number of threads.
+struct AttentionRow {
+  std::string name;
+  int64_t length;
+  ops::AttentionCost cost;
+  ops::AttentionCost softmax;  // of the same length
+  double forward_share;
+  double training_share;
+};
+
+std::string linear_name(const ops::AttentionBenchmarkOptions& options, size_t index) {
+  const int64_t features = options.features[index / options.ranks.size()];
+  const int64_t rank = options.ranks[index % options.ranks.size()];
+  std::string name = fmt::format("linear, {} features", features);
+  if (rank > 0) name += fmt::format(", rank {}{}", rank, options.fading ? " fading" : "");
+  return name;
+}
+
+std::vector<AttentionRow> rows_of(const ops::AttentionBenchmark& result,
+                                  const ops::AttentionBenchmarkOptions& options) {
+  std::vector<AttentionRow> rows;
+  for (const ops::AttentionBenchmarkRow& row : result.rows) {
+    const auto add = [&](const std::string& name, const ops::AttentionCost& cost, double forward,
+                         double training) {
+      rows.push_back({name, row.length, cost, row.softmax, forward, training});
+    };
+    add("softmax", row.softmax, kMissing, kMissing);
+    add("softmax, learned bias", row.softmax_with_bias, kMissing, kMissing);
+    for (size_t i = 0; i < row.linear.size(); ++i) {
+      add(linear_name(options, i), row.linear[i], row.forward_share[i], row.training_share[i]);
+    }
+  }
+  return rows;
+}
+
+void add_row(Table& table, std::vector<io::Record>& records, int threads, const AttentionRow& row,
+             const AttentionRow& first) {
+  const double forward = measured(row.cost.forward_seconds);
+  const double training = measured(row.cost.training_seconds);
+  const double softmax_forward = measured(row.softmax.forward_seconds);
+  const double softmax_training = measured(row.softmax.training_seconds);
+  const double forward_of_first = forward / measured(first.cost.forward_seconds);
+  const double training_of_first = training / measured(first.cost.training_seconds);
+  table.add({row.name, fmt::format("{}", row.length), fmt::format("{}", threads),
+             number(1e3 * forward, 3), number(1e3 * training, 3), number(forward_of_first, 2),
+             number(training_of_first, 2), number(forward / softmax_forward, 3),
+             number(training / softmax_training, 3), number(row.forward_share, 2),
+             number(row.training_share, 2),
+             number(measured(static_cast<double>(row.cost.training_bytes)) / 1048576.0, 3)});
+  records.push_back({{"attention", row.name},
+                     {"length", row.length},
+                     {"threads", threads},
                      {"forward_seconds", forward},
                      {"training_seconds", training},
+                     {"forward_of_first_threads", forward_of_first},
+                     {"training_of_first_threads", training_of_first},
                      {"forward_over_softmax", forward / softmax_forward},
                      {"training_over_softmax", training / softmax_training},
-                     {"forward_share", forward_share},
-                     {"training_share", training_share},
-                     {"forward_bytes", cost.forward_bytes},
-                     {"training_bytes", cost.training_bytes}});
+                     {"forward_share", row.forward_share},
+                     {"training_share", row.training_share},
+                     {"forward_bytes", row.cost.forward_bytes},
+                     {"training_bytes", row.cost.training_bytes}});
 }
 
 int run_bench_attention(AttentionBenchOptions options, bool json) {
-  at::set_num_threads(static_cast<int>(options.threads));
   options.attention.causal = !options.bidirectional;
-  const ops::AttentionBenchmark result = ops::benchmark_attention(options.attention);
-  Table table({"attention", "L", "forward ms", "+ backward ms", "over softmax", "+ backward",
+  std::vector<std::vector<AttentionRow>> rows;  // by number of threads
+  std::string rates;
+  for (const int threads : options.threads) {
+    at::set_num_threads(threads);
+    const ops::AttentionBenchmark result = ops::benchmark_attention(options.attention);
+    rows.push_back(rows_of(result, options.attention));
+    rates += fmt::format("{}{:.3g} on {}", rates.empty() ? "" : ", ", 1e-9 * result.multiply_rate,
+                         threads);
+  }
+  Table table({"attention", "L", "threads", "forward ms", "+ backward ms",
+               threads_heading(options.threads), "+ backward", "over softmax", "+ backward",
                "share", "+ backward", "peak MiB"});
   std::vector<io::Record> records;
-  for (const ops::AttentionBenchmarkRow& row : result.rows) {
-    add_row(table, records, row.length, "softmax", row.softmax, row.softmax, kMissing, kMissing);
-    add_row(table, records, row.length, "softmax, learned bias", row.softmax_with_bias, row.softmax,
-            kMissing, kMissing);
-    const std::vector<int64_t>& ranks = options.attention.ranks;
-    for (size_t i = 0; i < row.linear.size(); ++i) {
-      const int64_t features = options.attention.features[i / ranks.size()];
-      const int64_t rank = ranks[i % ranks.size()];
-      std::string name = fmt::format("linear, {} features", features);
-      if (rank > 0) {
-        name += fmt::format(", rank {}{}", rank, options.attention.fading ? " fading" : "");
-      }
-      add_row(table, records, row.length, name, row.linear[i], row.softmax, row.forward_share[i],
-              row.training_share[i]);
+  for (size_t i = 0; i < rows[0].size(); ++i) {
+    for (size_t t = 0; t < rows.size(); ++t) {
+      add_row(table, records, options.threads[t], rows[t][i], rows[0][i]);
     }
   }
-  fmt::print("{} attention, {} heads of {}, {} thread(s); best product {:.3g} GFLOP/s\n\n{}",
+  fmt::print("{} attention, {} heads of {}; best product in GFLOP/s: {} thread(s)\n\n{}",
              options.bidirectional ? "Bidirectional" : "Causal", options.attention.heads,
-             options.attention.depth, options.threads, 1e-9 * result.multiply_rate, table.text());
+             options.attention.depth, rates, table.text());
   if (json) fmt::print("{}\n", io::to_json(records));
   return 0;
 }
@@ -102,7 +141,7 @@ void add_bench_attention(CLI::App& bench, Context& context) {
   number_option("--heads", options->attention.heads, "Heads");
   number_option("--depth", options->attention.depth, "Depth of a head");
   number_option("--repetitions", options->attention.repetitions, "The fastest of these counts");
-  number_option("--threads", options->threads, "Threads");
+  add_threads_option(*command, options->threads);
   numbers("--rank", options->attention.ranks, "Ranks of position factors; 0: none", 0);
   command->add_flag("--fading", options->attention.fading, "Factors fade, as damped positions do");
   command->add_flag("--bidirectional", options->bidirectional, "Not causal");

@@ -10,6 +10,7 @@
 #include "mnemosyne/ops/benchmark_orthogonalize.h"
 #include "mnemosyne/optim/benchmark_memory.h"
 #include "table.h"
+#include "threads_option.h"
 
 namespace mnemosyne::cli {
 namespace {
@@ -18,7 +19,7 @@ struct BenchOptions {
   std::vector<std::string> optimizers{"adamw", "sgd",        "adafactor", "schedule-free",
                                       "muon",  "orthogonal", "mnemosyne", "lstm"};
   int64_t repetitions = 9;
-  int64_t threads = 1;
+  std::vector<int> threads{1};
 };
 
 // Rules with a large state, the LSTMs, take minutes and gigabytes on the whole list; their cost is
@@ -56,15 +57,26 @@ std::vector<StepRow> time_optimizers(const BenchOptions& options) {
   return rows;
 }
 
+void time_orthogonalize(int threads, int64_t repetitions, std::vector<io::Record>& records) {
+  const ops::OrthogonalizeTimes times =
+      ops::benchmark_orthogonalize(ops::vit_tiny_matrices(), static_cast<int>(repetitions));
+  fmt::print("Orthogonalisation of ViT-Ti's matrices: {:.3g} ms, as in Muon {:.3g} ms: {:.2f}x\n",
+             1e3 * times.fused, 1e3 * times.muon, times.muon / times.fused);
+  records.push_back({{"threads", threads},
+                     {"orthogonalize_milliseconds", 1e3 * times.fused},
+                     {"orthogonalize_over_muon", times.muon / times.fused}});
+}
+
 /// The memory step of meta-training: the tensors of one small MLP, and one large tensor.
-void time_memory_step(std::vector<io::Record>& records) {
+void time_memory_step(int threads, std::vector<io::Record>& records) {
   for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{2048, 32, 320, 10}, {100000}}) {
     const optim::MemoryBenchmark times = optim::benchmark_memory_step({.sizes = sizes});
     fmt::print(
         "Memory step, {} tensor(s) from {} coordinates, forward and backward over 20 steps: {:.3g} "
         "coordinate-steps a second, reference {:.3g}: {:.1f}x; in place {:.3g}\n",
         sizes.size(), sizes[0], times.fused, times.reference, times.speedup(), times.in_place);
-    records.push_back({{"memory_step_coordinates", static_cast<double>(sizes[0])},
+    records.push_back({{"threads", threads},
+                       {"memory_step_coordinates", static_cast<double>(sizes[0])},
                        {"memory_step_fused", times.fused},
                        {"memory_step_in_place", times.in_place},
                        {"memory_step_over_reference", times.speedup()}});
@@ -72,29 +84,38 @@ void time_memory_step(std::vector<io::Record>& records) {
 }
 
 int run_bench_optimizer(const BenchOptions& options, bool json) {
-  at::set_num_threads(static_cast<int>(options.threads));
-  const std::vector<StepRow> rows = time_optimizers(options);
-  Table table({"optimizer", "parameters", "ms a step", "x fused AdamW", "state bytes/parameter"},
+  std::vector<std::vector<StepRow>> steps;  // by number of threads
+  for (const int threads : options.threads) {
+    at::set_num_threads(threads);
+    steps.push_back(time_optimizers(options));
+  }
+  Table table({"optimizer", "parameters", "threads", "ms a step", threads_heading(options.threads),
+               "x fused AdamW", "state bytes/parameter"},
               2);
   std::vector<io::Record> records;
-  for (const StepRow& row : rows) {
-    table.add({row.label, row.whole ? "all of ViT-Ti" : "one block",
-               number(row.cost.milliseconds, 3), number(row.cost.over_fused_adamw, 3),
-               number(row.cost.bytes_per_param, 3)});
-    records.push_back({{"optimizer", row.label},
-                       {"milliseconds", row.cost.milliseconds},
-                       {"over_fused_adamw", row.cost.over_fused_adamw},
-                       {"state_bytes_per_parameter", row.cost.bytes_per_param}});
+  for (size_t i = 0; i < steps[0].size(); ++i) {
+    for (size_t t = 0; t < steps.size(); ++t) {
+      const StepRow& row = steps[t][i];
+      const double of_first = row.cost.milliseconds / steps[0][i].cost.milliseconds;
+      table.add({row.label, row.whole ? "all of ViT-Ti" : "one block",
+                 fmt::format("{}", options.threads[t]), number(row.cost.milliseconds, 3),
+                 number(of_first, 2), number(row.cost.over_fused_adamw, 3),
+                 number(row.cost.bytes_per_param, 3)});
+      records.push_back({{"optimizer", row.label},
+                         {"threads", options.threads[t]},
+                         {"milliseconds", row.cost.milliseconds},
+                         {"of_first_threads", of_first},
+                         {"over_fused_adamw", row.cost.over_fused_adamw},
+                         {"state_bytes_per_parameter", row.cost.bytes_per_param}});
+    }
   }
-  fmt::print("A step over ViT-Ti's parameters, {} thread(s)\n\n{}\n", options.threads,
-             table.text());
-
-  const ops::OrthogonalizeTimes times =
-      ops::benchmark_orthogonalize(ops::vit_tiny_matrices(), static_cast<int>(options.repetitions));
-  fmt::print("Orthogonalisation of ViT-Ti's matrices: {:.3g} ms, as in Muon {:.3g} ms: {:.2f}x\n",
-             1e3 * times.fused, 1e3 * times.muon, times.muon / times.fused);
-  records.push_back({{"orthogonalize_over_muon", times.muon / times.fused}});
-  time_memory_step(records);
+  fmt::print("A step over ViT-Ti's parameters\n\n{}", table.text());
+  for (const int threads : options.threads) {
+    at::set_num_threads(threads);
+    fmt::print("\n{} thread{}\n", threads, threads == 1 ? "" : "s");
+    time_orthogonalize(threads, options.repetitions, records);
+    time_memory_step(threads, records);
+  }
   if (json) fmt::print("{}\n", io::to_json(records));
   return 0;
 }
@@ -115,10 +136,7 @@ void add_bench_command(CLI::App& app, Context& context) {
       ->check(whole_number(1))
       ->type_name("K")
       ->capture_default_str();
-  optimizer->add_option("--threads", options->threads, "Threads of every step")
-      ->check(whole_number(1))
-      ->type_name("T")
-      ->capture_default_str();
+  add_threads_option(*optimizer, options->threads);
   optimizer->callback([options, &context] {
     context.run = [=, &context] { return run_bench_optimizer(*options, context.json); };
   });

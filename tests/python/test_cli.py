@@ -43,6 +43,39 @@ def test_bench_attention_measures_every_row():
     assert rows[5]["training_bytes"] < rows[4]["training_bytes"]
 
 
+def test_bench_attention_shows_every_number_of_threads():
+    rows = run_json(
+        *("bench", "attention", "--lengths", "64,128", "--features", 16, "--threads", "2,1"),
+        *("--repetitions", 1, "--heads", 2, "--depth", 8),
+    )
+    assert [(row["length"], row["threads"]) for row in rows] == [
+        (length, threads) for length in [64, 128] for _ in range(3) for threads in [2, 1]
+    ]
+    for first, other in zip(rows[::2], rows[1::2], strict=True):
+        assert first["attention"] == other["attention"]
+        for part in ["forward", "training"]:
+            assert first[f"{part}_of_first_threads"] == 1
+            quotient = other[f"{part}_seconds"] / first[f"{part}_seconds"]
+            assert other[f"{part}_of_first_threads"] == pytest.approx(quotient)
+
+
+def test_bench_optimizer_shows_every_number_of_threads():
+    rows = run_json(
+        *("bench", "optimizer", "--optimizers", "sgd,orthogonal", "--repetitions", 1),
+        *("--threads", "1,2"),
+    )
+    steps = [row for row in rows if "optimizer" in row]
+    assert [(row["optimizer"], row["threads"]) for row in steps] == [
+        (name, threads) for name in ["sgd", "orthogonal"] for threads in [1, 2]
+    ]
+    for first, other in zip(steps[::2], steps[1::2], strict=True):
+        assert first["of_first_threads"] == 1
+        quotient = other["milliseconds"] / first["milliseconds"]
+        assert other["of_first_threads"] == pytest.approx(quotient)
+    kernels = [row for row in rows if "optimizer" not in row]
+    assert [row["threads"] for row in kernels] == 3 * [1] + 3 * [2]
+
+
 def test_tasks_are_listed():
     names = [task["name"] for task in run_json("tasks")]
     assert MLP in names and "vit_digits" in names
@@ -182,6 +215,9 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["evaluate", "--task", MLP, "--weights", "/etc/hostname"], ["/etc/hostname"]),
         (["bench"], ["subcommand"]),
         (["bench", "attention", "--lengths", "0"], ["--lengths"]),
+        (["bench", "attention", "--threads", "1,0"], ["--threads", "from 1", "0"]),
+        (["bench", "optimizer", "--threads", "two"], ["--threads", "from 1", "two"]),
+        (["bench", "optimizer", "--threads", "100000"], ["--threads", "to 1024", "100000"]),
         (["bench", "attention", "--rank", "-1"], ["--rank"]),
         (["meta-train", "--out", "/nowhere", "--cosine-rate", "maybe"], ["--cosine-rate", "maybe"]),
         (["meta-train", "--out", "/nowhere", "--families", "nope"], ["families"]),

@@ -115,6 +115,27 @@ def test_headers_that_are_installed_include_no_kernels():
     assert not wrong
 
 
+def test_loops_run_on_the_threads_of_torch():
+    # at::parallel_for is a serial loop in what is compiled without OpenMP: ops/parallel.h.
+    pattern = re.compile(r"\bat::parallel_(for|reduce)\b|#\s*pragma\s+omp\b")
+    wrong = [
+        f"{name(path)}:{number}: {line.strip()}"
+        for path in sources(LIBRARY, ROOT / "cli", ROOT / "python")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line.split("//")[0])
+    ]
+    assert not wrong
+
+
+def test_every_source_is_in_the_list_that_compiles_it():
+    def listed(path: Path) -> bool:
+        lists = next(f for p in path.parents if (f := p / "CMakeLists.txt").exists())
+        return re.search(rf"\b{path.stem}\b", lists.read_text()) is not None
+
+    files = sources(*(ROOT / folder for folder in ("mnemosyne", "cli", "python", "tests")))
+    assert [name(p) for p in files if p.suffix in {".cpp", ".cu"} and not listed(p)] == []
+
+
 def test_the_library_does_not_print_or_exit():
     pattern = re.compile(r"\bstd::(cout|cerr|clog|exit|abort)\b|\bf?printf\(|\b(exit|abort)\(")
     wrong = [
