@@ -15,7 +15,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 import torch
-import mnemosyne
+import mnemosyne.nn.functional, mnemosyne.optim
 torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(0)
 
@@ -25,13 +25,13 @@ def count():
 ATTENTION = """
 q, k, v = (torch.rand(1, 8, 128, 16) for _ in range(3))
 def run():
-    return mnemosyne.nn.linear_attention(q, k, v, feature_map="elu+1", causal=True)
+    return mnemosyne.nn.functional.linear_attention(q, k, v, feature_map="elu+1", causal=True)
 """
 OPTIMIZER = """
 params = [torch.nn.Parameter(torch.rand(150, 100)) for _ in range(8)]
 for p in params:
     p.grad = torch.rand_like(p)
-optimizer = mnemosyne.Mnemosyne(params, num_steps=10)
+optimizer = mnemosyne.optim.Mnemosyne(params, num_steps=10)
 def run():
     optimizer.step()
 """
