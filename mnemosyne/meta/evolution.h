@@ -16,9 +16,9 @@ struct EvolutionOptions {
 /// Evolution strategies over whole training runs: unbiased by truncation, blind to chaos.
 ///
 /// Per task, 2 K networks that differ in nothing but the perturbation of the rule's weights train
-/// side by side as one batched network; how their fitness differs is the gradient (spec 4b: this
-/// learned in minutes what truncated gradients did not). It carries nothing from one outer step to
-/// the next.
+/// side by side as one batched network; how their fitness differs is the gradient. For a controller
+/// of some hundred weights on a strong base this learned in minutes what truncated gradients
+/// through a network of thousands did not. It carries nothing from one outer step to the next.
 ///
 ///     EvolutionEstimator estimator(sampler, {.num_tasks = 4});
 ///     MetaGradient g = estimator.estimate(*rule, {.index = 0, .seed = 1, .horizon = 100});

@@ -10,9 +10,9 @@ namespace mnemosyne::meta {
 /// Several estimators as one: the sum of their gradients, each times its share.
 ///
 /// Truncated gradients are precise and biased to short horizons, evolution is noisy and is not: the
-/// mixture has the one for speed and the other for the long run (spec section 4b). With `normalize`
-/// each gradient is divided by its norm first, since estimators differ in scale by orders of
-/// magnitude.
+/// mixture has the one for speed and the other for the long run, where the bias of the first makes
+/// steps too small. With `normalize` each gradient is divided by its norm first, since estimators
+/// differ in scale by orders of magnitude.
 class MixtureEstimator : public GradientEstimator {
  public:
   struct Part {

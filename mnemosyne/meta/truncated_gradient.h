@@ -18,7 +18,7 @@ struct TruncatedGradientOptions {
   FitnessOptions fitness = {};  ///< Its loss_floor, as a fraction of the life's first loss.
 };
 
-/// Gradients through a window of K updates, without a graph through the model (spec section 5).
+/// Gradients through a window of K updates, without a graph through the model.
 ///
 /// With the model's gradients g_t as constants and x_{s+1} = x_s - u_s, the window's mean log-loss
 /// J = 1/K sum_{t=1..K} log(L_t + floor) has dJ/du_s = - sum_{t>s} w_t g_t, w_t = 1 / (K (L_t +

@@ -31,8 +31,8 @@ struct ValidationScore {
 };
 
 /// Fixed tasks, never trained on, by which weights are chosen: by the worst task beside the mean,
-/// because a rule that is better on the average of a narrow family can be useless elsewhere (spec
-/// 4b).
+/// because a rule that is better on the average of a narrow family can be useless elsewhere: one
+/// that was trained longer on small networks of one data set became slower on other tasks.
 ///
 /// Every task is run with the length unknown and known to the rule; candidates and reference train
 /// side by side on the same data. A run that is no longer finite counts as `fitness.log_ceiling`

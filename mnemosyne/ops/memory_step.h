@@ -10,8 +10,8 @@
 namespace mnemosyne::ops {
 
 /// One step of the coordinate-wise Mnemosyne: every coordinate of a tensor is a token with its own
-/// compact associative memory over time (arXiv 2302.01128, section "coordinate-wise"; the details
-/// below are ours).
+/// compact associative memory over time (the coordinate-wise variant of arXiv 2302.01128; the
+/// details below are ours).
 ///
 /// Letters: T tensors, N coordinates of one tensor, L layers, H heads, R features, D size of a key,
 /// F inputs of the key and query maps, V = 2 values, C = V + 1 channels of the memory, Z decoder

@@ -17,8 +17,8 @@ struct MnemosyneRuleOptions {
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
 ///
-/// Two memories a coordinate, m and v (discounts b1 and b2: associative memories with constant
-/// features, spec section 2), and a few running signals a tensor. In each step
+/// Two memories a coordinate, m and v (discounted means of g and g^2, as associative memories with
+/// constant features give them; discounts b1 and b2), and running signals a tensor. In each step
 ///
 ///   1. Signals. Per tensor, from sums that the moments' pass yields: the cosine between g and m
 ///      averaged over about 5 and 50 steps, the logarithm of |g| likewise, and the largest slow
