@@ -61,6 +61,8 @@ def exists(path: str, beside: str) -> bool:
     if re.search(r"/X[._]", path):  # docs/adding.md: the name of a new thing
         path = path.rsplit("/", 1)[0]
     choice = re.search(r"\{(.+?)\}", path)
+    if choice and "," not in choice[1]:  # a name that is put in
+        return exists(path[: choice.start()] + "*", beside)
     for part in choice[1].split(",") if choice else [""]:
         pattern = path.replace(choice[0], part) if choice else path
         starts = (ROOT, ROOT / "mnemosyne", ROOT / "python", (ROOT / beside).parent)
@@ -96,6 +98,7 @@ def test_paths_are_found_where_they_are_named():
     assert exists("optim/rules.cpp", "docs/adding.md")
     assert exists("mnemosyne/ops/X.{h,cpp}", "docs/adding.md")
     assert not exists("mnemosyne/ops/memory_step.{h,no}", "docs/adding.md")
+    assert exists("configs/{name}", "docs/adding.md")
     assert not exists("tests/data/make_golden.py", "docs/adding.md")
 
 
