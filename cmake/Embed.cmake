@@ -27,6 +27,10 @@ ${symbol}_end:
 )\");
 extern \"C\" __attribute__((visibility(\"hidden\"))) const char ${symbol}[], ${symbol}_end[];
 ")
+    # In the source, so that a compiler cache, which does not see through .incbin, knows of new content.
+    file(SHA256 ${file} hash)
+    set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    string(APPEND embedded_blobs "// ${hash}\n")
     string(APPEND embedded_rows "    {\"${name}\", ${symbol}, ${symbol}_end},\n")
     list(APPEND files ${file})
     math(EXPR index "${index} + 1")

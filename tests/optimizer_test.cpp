@@ -323,5 +323,40 @@ TEST(Mnemosyne, TrainsWithTheWeightsOfTheLibrary) {
   EXPECT_EQ(optimizer.rule().name(), "mnemosyne");
 }
 
+// Regression on data of a fixed formula: the loss after so many steps.
+double loss_after(RuleOptimizer& optimizer, const std::vector<at::Tensor>& params, int num_steps) {
+  const at::Tensor x = (at::arange(128).square() * 0.37).sin().reshape({32, 4});
+  const at::Tensor target = (2.0 * x.select(1, 0) - x.select(1, 2)).tanh();
+  const auto loss = [&] {
+    const at::Tensor hidden = (at::matmul(x, params[0].t()) + params[1]).tanh();
+    return (at::matmul(hidden, params[2]) - target).square().mean();
+  };
+  for (int step = 0; step < num_steps; ++step) {
+    optimizer.zero_grad();
+    loss().backward();
+    optimizer.step();
+  }
+  return loss().item<double>();
+}
+
+TEST(Mnemosyne, CoordinateVariantTrainsWithTheWeightsOfTheLibrary) {
+  const auto network = [] {
+    const auto wave = [](int64_t n) { return (at::arange(n).square() * 0.21 + 1.0).sin(); };
+    return leaves({wave(32).reshape({8, 4}), at::zeros({8}), 0.3 * wave(8)});
+  };
+  std::vector<at::Tensor> params = network(), twin = network();
+  Mnemosyne optimizer(params, {.variant = "coordinate"});
+  RuleOptimizer untrained(twin, make_rule("mnemosyne-coordinate"));
+  EXPECT_EQ(optimizer.rule().name(), "mnemosyne-coordinate");
+  const double start = loss_after(optimizer, params, 0);
+  const double trained = loss_after(optimizer, params, 100);
+  EXPECT_LT(trained, 0.1 * start);
+  EXPECT_LT(trained, loss_after(untrained, twin, 100));
+}
+
+TEST(Mnemosyne, CoordinateVariantHasNoBaseRule) {
+  EXPECT_THROW(Mnemosyne(some_params(), {.variant = "coordinate", .learned = false}), InputError);
+}
+
 }  // namespace
 }  // namespace mnemosyne::optim

@@ -4,6 +4,7 @@
 #include <functional>
 #include <sstream>
 
+#include "mnemosyne/core/embedded.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/safetensors.h"
 #include "mnemosyne/optim/rules.h"
@@ -41,6 +42,25 @@ std::string refusal(const std::string& path) {
   }
   ADD_FAILURE() << "expected an InputError";
   return "";
+}
+
+TEST(Weights, OfEveryLearnedRuleAreInTheLibrary) {
+  for (const std::string& name : rule_names()) {
+    const auto untrained = make_rule(name);
+    if (untrained->weights().empty()) continue;
+    const std::string_view file = embedded_file(name + ".safetensors");
+    ASSERT_FALSE(file.empty()) << name;
+    EXPECT_LT(file.size(), 1'000'000u) << name;
+    const auto rule = default_rule(name);
+    EXPECT_EQ(rule->name(), name);
+    const NamedTensors weights = rule->weights(), fresh = untrained->weights();
+    ASSERT_EQ(weights.size(), fresh.size()) << name;
+    bool trained = false;
+    for (size_t i = 0; i < fresh.size(); ++i) {
+      trained = trained || !identical(weights[i].second, fresh[i].second);
+    }
+    EXPECT_TRUE(trained) << name;
+  }
 }
 
 TEST(Weights, SurviveAFileBitForBit) {

@@ -28,8 +28,9 @@ struct MnemosyneOptions {
 ///     }
 ///
 /// After "Mnemosyne: learning to train Transformers with Transformers", arXiv 2302.01128; what the
-/// rule computes is in mnemosyne_rule.h. Throws InputError for an unknown variant, a weights file
-/// that cannot be used, and `learned = false` where the variant has no base rule.
+/// rule computes is in mnemosyne_rule.h, the variant in coordinate.h (144 bytes of state a
+/// parameter, no base rule). Throws InputError for an unknown variant, a weights file that cannot
+/// be used, and `learned = false` where the variant has no base rule.
 class Mnemosyne : public RuleOptimizer {
  public:
   explicit Mnemosyne(std::vector<at::Tensor> params, const MnemosyneOptions& options = {});

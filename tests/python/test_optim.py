@@ -16,7 +16,12 @@ from torch import nn
 from mnemosyne import _C
 from mnemosyne.optim import LSTM, Mnemosyne, RuleOptimizer
 
-OPTIMIZERS = [Mnemosyne, base_rule, LSTM]
+
+def coordinate(params, **options):
+    return Mnemosyne(params, variant="coordinate", **options)
+
+
+OPTIMIZERS = [Mnemosyne, base_rule, coordinate, LSTM]
 make_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
 
 

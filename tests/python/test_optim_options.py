@@ -44,6 +44,7 @@ def one_param():
         ({"weights": None}, "expected weights to be a path, got None"),
         ({"weights": "no-such-file.safetensors"}, "no-such-file.safetensors"),
         ({"variant": "no-such-variant"}, "no-such-variant"),
+        ({"variant": "coordinate", "learned": False}, "learned"),
         ({"variant": 3}, "expected variant to be a name or None, got 3"),
     ],
 )
