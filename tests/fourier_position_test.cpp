@@ -233,7 +233,7 @@ TEST(FourierPosition, TokensWithoutAPositionAreLeftAlone) {
       if (multiplies) {
         options.coupling = "multiplicative";
         options.factor = factor;
-        options.extent = 8.0;
+        options.extent = 16.0;
       }
       const FourierPosition position = make_position(options);
       randomise(*position, 12, 0.3);
@@ -334,7 +334,8 @@ TEST(FourierPosition, RefusesWhatItCannotDo) {
   expect_refused({.kind = "shift_invariant", .kernel = "cubic"}, "[kernel] expected one of");
   expect_refused({.kind = "shift_invariant", .kernel = "matern", .matern_nu = 1.0}, "[matern_nu]");
   expect_refused({.kind = "local", .window = "hann"}, "[window] expected one of");
-  expect_refused({.position_dim = 2, .kind = "local"}, "position_dim <= 1 for dirichlet, got 2");
+  expect_refused({.position_dim = 2, .kind = "local", .window = "dirichlet"},
+                 "position_dim <= 1 for dirichlet, got 2");
   expect_refused({.position_dim = 4, .kind = "local", .window = "l2_ball"}, "position_dim <= 3");
   expect_refused({.position_dim = 3, .kind = "local", .window = "l1_ball"}, "position_dim <= 2");
   expect_refused({.kind = "local", .window = "box", .smoothing = 0.0}, "[smoothing]");

@@ -128,7 +128,8 @@ TEST(OwnIdx, LabelsMayBeOfMoreBytes) {
     EXPECT_TRUE(identical(parse_idx_labels(idx_labels({0, 300, 7}, width), "f"),
                           at::tensor({0, 300, 7}, at::kLong)));
   }
-  EXPECT_MENTIONS(refusal([] { parse_idx_labels(idx_labels({1, 0xffffffff}, 4), "f"); }), "got -1");
+  EXPECT_MENTIONS(refusal([] { parse_idx_labels(idx_labels({1, 0xffffffff}, 4), "f"); }),
+                  "got 4294967295");
   EXPECT_MENTIONS(refusal([] { parse_idx_labels(idx_labels({100'000}, 4), "f"); }), "100000");
 }
 
@@ -156,7 +157,6 @@ TEST(OwnIdx, MayHaveAnySizeAndClassesAndNoHeldOutPart) {
   EXPECT_EQ(parts->test.size(), 4);
   EXPECT_NE(parts->fingerprint, split->fingerprint);
 
-  const auto message = [&] { return refusal([&] { load_images(copy.path()); }); };
   copy.write("emnist-test-images-idx3-ubyte", idx({4, 9, 5}));
   EXPECT_EQ(load_images(copy.path()), parts) << "what is in use is shared";
 }
@@ -335,7 +335,9 @@ TEST(OwnTasks, TakeATextFileWhateverItsAlphabet) {
   folder.write("tinyshakespeare/input.txt", own_text());
   for (const char* name : {"char_lm", "gru_lm", "flt_char_lm", "flt_char_lm:softmax-rope"}) {
     const auto task = make_task(name, file), placed = make_task(name, folder.path());
-    EXPECT_NEAR(some_loss(*task), 2 * std::log(10.0), 1.0) << name;
+    EXPECT_GT(some_loss(*task), 2 * std::log(10.0) - 1.0) << name;
+    EXPECT_LT(some_loss(*task), 2 * std::log(30.0))
+        << "ten outputs, not the 65 of Tiny Shakespeare";
     EXPECT_EQ(some_loss(*task), some_loss(*placed)) << "a file, or in the place of the published";
     EXPECT_EQ(task->metadata().at("vocabulary"),
               R"(["\u0001","\n","\r"," ","b","e","r","\u00fc","\u4e16","\u754c"])");

@@ -85,8 +85,7 @@ TEST(Words, RefuseWhatIsNoText) {
 
 TEST(Words, MayHoldControlCharactersAndAnyEndsOfLines) {
   const TestFolder folder("control");
-  const std::string text =
-      "\xef\xbb\xbfone\x01 two\rthree\v\x1b[0m\r\n\r\n\nfour\0five "s + "one\x01";
+  const std::string text = "\xef\xbb\xbfone\x01 two\rthree\v\x1b[0m\r\n\r\n\nfour\0five one\x01"s;
   const std::string file = folder.write("file", text);
   const WordData data = read_words(file, file);
   EXPECT_EQ(data.text.symbols, (std::vector<std::string>{"<unk>", "<eos>", "one\x01", "two",

@@ -1,6 +1,7 @@
 #include "mnemosyne/nn/softmax_attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_scaled_dot_product_attention_math.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
@@ -16,6 +17,14 @@ namespace {
 
 // Finite: rows without any key get the mean of all values, not NaN.
 constexpr double kHidden = -1e30;
+
+// Softmax attention without a bias. The fused kernel has no second derivative, which a loss of
+// forces needs: where positions are differentiated, plain products take its place.
+at::Tensor unbiased(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool causal,
+                    bool twice) {
+  if (!twice) return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal);
+  return std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, {}, 0.0, causal));
+}
 
 }  // namespace
 
@@ -121,7 +130,8 @@ at::Tensor SoftmaxAttentionImpl::forward(const at::Tensor& x, const AttentionInp
   const at::Tensor mixed =
       bias_or_none.defined()
           ? ops::softmax_attention_with_bias(q, k, v, bias_or_none, options_.causal)
-          : at::scaled_dot_product_attention(q, k, v, {}, 0.0, options_.causal);
+          : unbiased(q, k, v, options_.causal,
+                     inputs.positions.defined() && inputs.positions.requires_grad());
   return output->forward(mixed.transpose(1, 2).flatten(2));
 }
 

@@ -118,8 +118,8 @@ at::Tensor line_gaps(const at::Tensor& positions, const at::Tensor& previous) {
   const at::Tensor before = start + at::zeros_like(line.narrow(-1, 0, 1));
   const at::Tensor gaps = at::diff(at::cat({before, line}, -1));
   if (gaps.numel() > 0) {
-    check_at_most(-gaps.min(), 0.0, "[log_decay] expected positions that do not go down",
-                  "a step back of ");
+    check_at_most(-gaps.min().nan_to_num(-kInfinity), 0.0,
+                  "[log_decay] expected positions that do not go down", "a step back of ");
   }
   return gaps;
 }

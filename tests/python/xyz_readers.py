@@ -16,10 +16,10 @@ ase_io = pytest.importorskip("ase.io", reason="needs ASE (requirements.txt)")
 
 
 def reader() -> Path:
-    """tests/xyz_frames.cpp beside the command line of a build."""
+    """the test program xyz_frames.cpp beside the command line of a build."""
     path = Path(program()).resolve().parents[1] / "tests" / "xyz_frames"
     if not path.exists():
-        pytest.skip("needs tests/xyz_frames of a build")
+        pytest.skip("needs the test program xyz_frames of a build")
     return path
 
 
