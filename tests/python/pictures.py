@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 from matplotlib import image
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 
@@ -17,16 +18,21 @@ class Drawn:
 def render(monkeypatch, plot, file) -> tuple[list[Drawn], np.ndarray]:
     """Calls ``plot``, which writes ``file``: the texts in it, and its pixels [height, width, 3]."""
     texts: dict[int, Drawn] = {}
-    draw = Text.draw
+    draw, draw_figure = Text.draw, Figure.draw
 
     def watch(self, renderer, *arguments, **named):
-        # The layout draws everything, too; what counts is where a text was drawn last.
         if self.get_visible() and self.get_text().strip():
             box = self.get_window_extent(renderer)
             texts[id(self)] = Drawn(self.get_text(), (box.x0, box.y0, box.x1, box.y1))
         return draw(self, renderer, *arguments, **named)
 
+    def begin(self, renderer):
+        # The layout draws everything, too, with other ticks; what counts is the last drawing.
+        texts.clear()
+        return draw_figure(self, renderer)
+
     with monkeypatch.context() as patch:
+        patch.setattr(Figure, "draw", begin)
         patch.setattr(Text, "draw", watch)
         plot()
     pixels = image.imread(file)[:, :, :3]

@@ -59,6 +59,7 @@ def test_bench_attention_shows_every_number_of_threads():
             assert other[f"{part}_of_first_threads"] == pytest.approx(quotient)
 
 
+@pytest.mark.slow
 def test_bench_optimizer_shows_every_number_of_threads():
     rows = run_json(
         *("bench", "optimizer", "--optimizers", "sgd,orthogonal", "--repetitions", 1),

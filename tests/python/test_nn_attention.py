@@ -11,7 +11,7 @@ B, H, L, D, M = 2, 2, 12, 4, 6
 
 MULTIPLICATIVE = {
     "exp": lambda: nn.FourierPosition(
-        H, coupling="multiplicative", num_frequencies=8, extent=16, initial_amplitude=0.8
+        H, coupling="multiplicative", num_frequencies=8, extent=24, initial_amplitude=0.8
     ),
     "square": lambda: nn.FourierPosition(
         H, coupling="multiplicative", factor="square", initial_amplitude=0.3, num_components=4,
