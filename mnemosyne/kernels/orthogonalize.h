@@ -9,7 +9,8 @@ namespace mnemosyne::kernels {
 constexpr int kMaxSignTerms = 4;
 
 /// One matrix to orthogonalise in place: P X / sqrt(b) with P = sum_j weight_j (G / b + pole_j)^-1,
-/// see ops/orthogonalize.h. `matrix` is row-major [rows, columns].
+/// see ops/orthogonalize.h. `matrix` is row-major [rows, columns]; poles ascend. What is finite
+/// comes out finite; else all of it becomes NaN.
 ///
 /// `workspace` holds `orthogonalize_workspace(rows, columns, num_terms)` floats, aligned to 64
 /// bytes, with any content.
@@ -32,8 +33,8 @@ constexpr int64_t kOrthogonalizeGramTerms = 128;
 constexpr int64_t kOrthogonalizeRows = 32;
 constexpr int64_t kOrthogonalizeDepth = 64;
 
-/// Floats of packed X, of one symmetric matrix and of scratch for a matrix whose smaller side is
-/// `m`.
+/// Numbers of packed X, of one symmetric matrix, of scratch and of the check of the inverse (always
+/// double) for a matrix whose smaller side is `m`.
 struct OrthogonalizeSizes {
   constexpr explicit OrthogonalizeSizes(int64_t m) {
     const int64_t rows = (m + kOrthogonalizeBlock - 1) / kOrthogonalizeBlock * kOrthogonalizeBlock;
@@ -43,6 +44,7 @@ struct OrthogonalizeSizes {
     const int64_t apply = (rows + kOrthogonalizeBlock) * kOrthogonalizeRows;
     packed = gram > apply ? gram : apply;
     symmetric = rows * columns;
+    check = 2 * columns;
     scratch = kMaxSignTerms * (kOrthogonalizeBlock * kOrthogonalizeBlock +
                                (kOrthogonalizeBlock + kOrthogonalizeDepth) * columns);
   }
@@ -50,12 +52,14 @@ struct OrthogonalizeSizes {
   int64_t packed = 0;
   int64_t symmetric = 0;
   int64_t scratch = 0;
+  int64_t check = 0;
 };
 
-/// Floats that one matrix needs, enough for every instruction set.
+/// Floats that one matrix needs, enough for every instruction set, and for double precision: that
+/// half is only touched by matrices that ask for it.
 constexpr int64_t orthogonalize_workspace(int64_t rows, int64_t columns, int num_terms) {
   const OrthogonalizeSizes sizes(rows < columns ? rows : columns);
-  return sizes.packed + num_terms * sizes.symmetric + sizes.scratch;
+  return 2 * (sizes.packed + num_terms * sizes.symmetric + sizes.scratch + sizes.check);
 }
 
 }  // namespace mnemosyne::kernels

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "mnemosyne/kernels/cpu/inverse_check.h"
 #include "mnemosyne/kernels/cpu/matrix_tiles.h"
 #include "mnemosyne/kernels/cpu/spd_inverse.h"
 
@@ -17,14 +18,6 @@ constexpr int64_t kGramTerms = kOrthogonalizeGramTerms;
 constexpr int64_t kApplyTerms = 256;
 /// Rows of a tall matrix that one packed chunk of the last product holds.
 constexpr int64_t kApplyRows = kOrthogonalizeRows;
-
-struct Problem {
-  float* matrix;
-  int64_t m;
-  int64_t n;
-  bool tall;
-  float scale;  ///< a power of two that brings the largest magnitude to [1, 2)
-};
 
 float largest_magnitude(const float* x, int64_t size, bool& finite) {
   Vector largest = {};
@@ -87,19 +80,39 @@ void pack_gram_chunk(const Problem& x, int64_t first, int64_t terms, int64_t pan
   }
 }
 
-/// gram <- scale^2 X X^T, the tiles that touch the upper triangle.
+/// The same in double precision, one by one.
 template <int V>
-void gram_matrix(const Problem& x, const SymmetricLayout<V>& layout, float* packed, float* gram) {
-  constexpr int64_t P = V * kLanes;
+void pack_gram_chunk(const Problem& x, int64_t first, int64_t terms, int64_t panels,
+                     double* packed) {
+  constexpr int64_t P = V * kLanesOf<double>;
+  const int64_t row = x.tall ? 1 : x.n;
+  const int64_t column = x.tall ? x.m : 1;
+  for (int64_t i = 0; i < panels * P; ++i) {
+    double* to = packed + i / P * kGramTerms * P + i % P;
+    for (int64_t k = 0; k < terms; ++k) {
+      const double value = i < x.m ? x.matrix[i * row + (first + k) * column] : 0;
+      to[k * P] = value * x.scale;
+    }
+  }
+}
+
+/// gram <- scale^2 X X^T, the tiles that touch the upper triangle. Of long sums each chunk is
+/// summed by itself, so that rounding does not grow with their length.
+template <typename T, int V>
+void gram_matrix(const Problem& x, const SymmetricLayout<T, V>& layout, T* packed, T* gram) {
+  constexpr int64_t P = SymmetricLayout<T, V>::P;
+  const bool by_chunks = sums_by_chunks(x.n);
   for (int64_t first = 0; first < x.n; first += kGramTerms) {
     const int64_t terms = x.n - first < kGramTerms ? x.n - first : kGramTerms;
     pack_gram_chunk<V>(x, first, terms, layout.panels, packed);
     layout.for_upper_tiles([&](int64_t i, int64_t panel) {
-      const float* a = packed + i / P * kGramTerms * P + i % P;
-      const float* b = packed + panel * kGramTerms * P;
-      float* c = gram + layout.at(i, panel * P);
+      const T* a = packed + i / P * kGramTerms * P + i % P;
+      const T* b = packed + panel * kGramTerms * P;
+      T* c = gram + layout.at(i, panel * P);
       if (first == 0) {
         tile<V, Accumulate::kSet>(terms, a, P, b, P, c, P);
+      } else if (by_chunks) {
+        tile<V, Accumulate::kAddSum>(terms, a, P, b, P, c, P);
       } else {
         tile<V, Accumulate::kAdd>(terms, a, P, b, P, c, P);
       }
@@ -108,38 +121,40 @@ void gram_matrix(const Problem& x, const SymmetricLayout<V>& layout, float* pack
 }
 
 /// The smaller of the Frobenius norm and the largest absolute row sum: no eigenvalue is larger.
-template <int V>
-float eigenvalue_bound(const SymmetricLayout<V>& layout, const float* gram, float* row_sums) {
-  constexpr int64_t P = V * kLanes;
+template <typename T, int V>
+T eigenvalue_bound(const SymmetricLayout<T, V>& layout, const T* gram, T* row_sums) {
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
   for (int64_t i = 0; i < layout.panels * P; ++i) row_sums[i] = 0;
-  Vector squares = {};
+  VectorOf<T> squares = {};
   for (int64_t i = 0; i < layout.m; ++i) {
-    Vector row = {};
-    for (int64_t j = i / P * P; j < layout.panels * P; j += kLanes) {
-      const Vector g = load(gram + layout.at(i, j));
-      const Vector magnitude = g < 0 ? -g : g;
+    VectorOf<T> row = {};
+    for (int64_t j = i / P * P; j < layout.panels * P; j += W) {
+      const VectorOf<T> g = load(gram + layout.at(i, j));
+      const VectorOf<T> magnitude = g < 0 ? -g : g;
       const bool mirrored = j / P > i / P;
       row += magnitude;
-      squares += (mirrored ? 2.0f : 1.0f) * g * g;
+      squares += (mirrored ? T{2} : T{1}) * g * g;
       if (mirrored) store(row_sums + j, load(row_sums + j) + magnitude);
     }
     row_sums[i] += sum(row);
   }
-  float largest = 0;
+  T largest = 0;
   for (int64_t i = 0; i < layout.m; ++i) largest = row_sums[i] > largest ? row_sums[i] : largest;
-  const float frobenius = std::sqrt(sum(squares));
+  const T frobenius = std::sqrt(sum(squares));
   return frobenius < largest ? frobenius : largest;
 }
 
 /// Both triangles of first <- sum_j weights[j] matrices[j], from the upper triangles.
-template <int V>
-void combine(const SymmetricLayout<V>& layout, const float* weights, int num_terms, float* first) {
-  constexpr int64_t P = V * kLanes;
-  for (int64_t i = 0; i < layout.m; i += kLanes) {
-    for (int64_t j = i; j < layout.m; j += kLanes) {
-      float* block = first + layout.at(i, j);
-      for (int64_t r = 0; r < kLanes; ++r) {
-        Vector total = {};
+template <typename T, int V>
+void combine(const SymmetricLayout<T, V>& layout, const T* weights, int num_terms, T* first) {
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
+  for (int64_t i = 0; i < layout.m; i += W) {
+    for (int64_t j = i; j < layout.m; j += W) {
+      T* block = first + layout.at(i, j);
+      for (int64_t r = 0; r < W; ++r) {
+        VectorOf<T> total = {};
         for (int t = 0; t < num_terms; ++t) {
           total += weights[t] * load(block + t * layout.size() + r * P);
         }
@@ -176,7 +191,7 @@ inline void store_tile(bool accumulate, int64_t num_terms, const float* a, int64
 /// X <- scale function X, X [M, N] as it is stored; a panel of columns is copied before it is
 /// overwritten.
 template <int V>
-void apply_to_wide(const Problem& x, const SymmetricLayout<V>& layout, const float* function,
+void apply_to_wide(const Problem& x, const SymmetricLayout<float, V>& layout, const float* function,
                    float* packed) {
   constexpr int64_t P = V * kLanes;
   for (int64_t n = 0; n < x.n; n += P) {
@@ -202,7 +217,7 @@ void apply_to_wide(const Problem& x, const SymmetricLayout<V>& layout, const flo
 /// The same for a tall matrix, stored as X^T [N, M], from the right; a chunk of rows is copied
 /// first.
 template <int V>
-void apply_to_tall(const Problem& x, const SymmetricLayout<V>& layout, const float* function,
+void apply_to_tall(const Problem& x, const SymmetricLayout<float, V>& layout, const float* function,
                    float* packed) {
   constexpr int64_t P = V * kLanes;
   const int64_t stride = layout.stored_rows + kLanes;
@@ -225,27 +240,68 @@ void apply_to_tall(const Problem& x, const SymmetricLayout<V>& layout, const flo
   }
 }
 
-template <int V>
-void orthogonalize_scaled(const Problem& x, const OrthogonalizeParams& params) {
-  const SymmetricLayout<V> layout(x.m);
-  float* packed = params.workspace;
-  float* inverses = packed + OrthogonalizeSizes(x.m).packed;
-  float* scratch = inverses + params.num_terms * layout.size();
+/// Where the matrices of one orthogonalisation in T lie, in the workspace.
+template <typename T, int V>
+struct Workspace {
+  Workspace(const Problem& x, const OrthogonalizeParams& params) : layout(x.m) {
+    const OrthogonalizeSizes sizes(x.m);
+    packed = reinterpret_cast<T*>(params.workspace);
+    inverses = packed + sizes.packed;
+    scratch = inverses + params.num_terms * layout.size();
+    probe = reinterpret_cast<double*>(scratch + sizes.scratch);
+  }
 
-  gram_matrix<V>(x, layout, packed, inverses);
-  const float bound = eigenvalue_bound<V>(layout, inverses, scratch);
-  float shifts[kMaxSignTerms];
-  float weights[kMaxSignTerms];
+  SymmetricLayout<T, V> layout;
+  T* packed;
+  T* inverses;
+  T* scratch;
+  double* probe;
+};
+
+/// inverses[0] <- the function P / sqrt(b) of G, both triangles. False, and no function, where T is
+/// not precise enough: in double G is rounded far below the shift, whatever the matrix.
+template <typename T, int V>
+bool sign_function(const Problem& x, const OrthogonalizeParams& params, const Workspace<T, V>& w) {
+  gram_matrix(x, w.layout, w.packed, w.inverses);
+  const T bound = eigenvalue_bound(w.layout, w.inverses, w.scratch);
+  T shifts[kMaxSignTerms];
+  T weights[kMaxSignTerms];
   for (int t = 0; t < params.num_terms; ++t) {
     shifts[t] = params.poles[t] * bound;
     weights[t] = -params.weights[t] * std::sqrt(bound);
   }
-  negative_inverses<V>(layout, shifts, params.num_terms, inverses, scratch);
-  combine<V>(layout, weights, params.num_terms, inverses);
+  InverseCheck<T, V> check(x, w.layout, w.inverses, w.probe);
+  if (!negative_inverses(w.layout, shifts, params.num_terms, w.inverses, w.scratch)) return false;
+  if (!check.passes(w.inverses, shifts[0], -weights[0])) return false;
+  combine(w.layout, weights, params.num_terms, w.inverses);
+  return true;
+}
+
+/// The same function in double precision, returned in float, in the second half of the workspace.
+template <int V>
+const float* precise_function(const Problem& x, const OrthogonalizeParams& params,
+                              const SymmetricLayout<float, V>& layout) {
+  // Two short vectors are a panel as wide as one of float: no narrower than a tile has rows.
+  const Workspace<double, 2> w(x, params);
+  sign_function(x, params, w);
+  float* function = reinterpret_cast<float*>(w.inverses + w.layout.size());
+  for (int64_t i = 0; i < x.m; ++i) {
+    for (int64_t j = 0; j < x.m; ++j) {
+      function[layout.at(i, j)] = static_cast<float>(w.inverses[w.layout.at(i, j)]);
+    }
+  }
+  return function;
+}
+
+template <int V>
+void orthogonalize_scaled(const Problem& x, const OrthogonalizeParams& params) {
+  const Workspace<float, V> w(x, params);
+  const float* function = w.inverses;
+  if (!sign_function(x, params, w)) function = precise_function(x, params, w.layout);
   if (x.tall) {
-    apply_to_tall<V>(x, layout, inverses, packed);
+    apply_to_tall<V>(x, w.layout, function, w.packed);
   } else {
-    apply_to_wide<V>(x, layout, inverses, packed);
+    apply_to_wide<V>(x, w.layout, function, w.packed);
   }
 }
 

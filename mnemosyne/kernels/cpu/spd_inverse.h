@@ -7,8 +7,8 @@
 #include "mnemosyne/kernels/orthogonalize.h"
 
 /// Inverses of symmetric positive definite matrices by blocked sweeps (Gauss-Jordan without
-/// pivoting, which needs none here): M^3 operations, nearly all of them in `tile`, the upper
-/// triangle only.
+/// pivoting, which needs none as long as rounding leaves them so): M^3 operations, nearly all of
+/// them in `tile`, the upper triangle only.
 namespace mnemosyne::kernels::CPU_CAPABILITY {
 namespace {
 
@@ -21,9 +21,9 @@ constexpr int64_t kDeepFrom = 256;
 inline bool two_vectors_a_panel(int64_t m) { return m > 4 * kLanes; }
 
 /// A symmetric [M, M] matrix in panels of which the tiles that touch the upper triangle are kept.
-template <int V>
+template <typename T, int V>
 struct SymmetricLayout {
-  static constexpr int64_t P = V * kLanes;
+  static constexpr int64_t P = V * kLanesOf<T>;
 
   explicit SymmetricLayout(int64_t side)
       : m(side), stored_rows(round_up(side, kBlock)), panels((side + P - 1) / P) {}
@@ -49,63 +49,72 @@ struct SymmetricLayout {
 
 /// kOnes + kBlock - 1 - p: ones up to lane p, zeros after it. kHole likewise: a zero at lane p
 /// alone.
-alignas(64) constexpr float kOnes[2 * kBlock - 1] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-                                                     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-alignas(64) constexpr float kHole[2 * kBlock - 1] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0,
-                                                     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+template <typename T>
+alignas(64) constexpr T kOnes[2 * kBlock - 1] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                                 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+template <typename T>
+alignas(64) constexpr T kHole[2 * kBlock - 1] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0,
+                                                 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 /// blocks[t] [kBlock, kBlock] <- F with F^T F its inverse, lower triangular: the inverse of the
 /// Cholesky factor, by elimination in place. `count` blocks side by side, because one alone would
 /// wait for a division per row. Pivots are kept above floors[t], which only rounding can make them
-/// fall below.
-inline void factor_blocks(int64_t rows, int count, const float* floors, float* blocks) {
-  constexpr int kVectors = kBlock / kLanes;
-  alignas(64) float column[kBlock];
+/// fall below; returns whether none had to be.
+template <typename T>
+inline bool factor_blocks(int64_t rows, int count, const T* floors, T* blocks) {
+  constexpr int W = kLanesOf<T>;
+  constexpr int kVectors = kBlock / W;
+  alignas(64) T column[kBlock];
+  bool positive = true;
   for (int64_t p = 0; p < rows; ++p) {
-    const float* hole = kHole + kBlock - 1 - p;
-    const float* ones = kOnes + kBlock - 1 - p;
+    const T* hole = kHole<T> + kBlock - 1 - p;
+    const T* ones = kOnes<T> + kBlock - 1 - p;
     for (int t = 0; t < count; ++t) {
-      float* block = blocks + t * kBlock * kBlock;
-      const float pivot = block[p * kBlock + p];
-      const float reciprocal = 1 / (pivot > floors[t] ? pivot : floors[t]);
-      const float root = std::sqrt(reciprocal);
-      Vector row[kVectors];
+      T* block = blocks + t * kBlock * kBlock;
+      const T pivot = block[p * kBlock + p];
+      const bool above = pivot > floors[t];
+      positive = positive && above;
+      const T reciprocal = 1 / (above ? pivot : floors[t]);
+      const T root = std::sqrt(reciprocal);
+      VectorOf<T> row[kVectors];
       for (int v = 0; v < kVectors; ++v) {
-        const Vector kept = load(hole + v * kLanes);
-        const Vector old = load(block + p * kBlock + v * kLanes);
-        store(column + v * kLanes, old * reciprocal);
-        row[v] = old * kept + (1.0f - kept);
-        store(block + p * kBlock + v * kLanes, row[v] * load(ones + v * kLanes) * root);
+        const VectorOf<T> kept = load(hole + v * W);
+        const VectorOf<T> old = load(block + p * kBlock + v * W);
+        store(column + v * W, old * reciprocal);
+        row[v] = old * kept + (T{1} - kept);
+        store(block + p * kBlock + v * W, row[v] * load(ones + v * W) * root);
       }
       for (int64_t i = p + 1; i < rows; ++i) {
         for (int v = 0; v < kVectors; ++v) {
-          float* at = block + i * kBlock + v * kLanes;
-          store(at, load(at) * load(hole + v * kLanes) - column[i] * row[v]);
+          T* at = block + i * kBlock + v * W;
+          store(at, load(at) * load(hole + v * W) - column[i] * row[v]);
         }
       }
     }
   }
+  return positive;
 }
 
 /// Moves the rows k .. k + count, of which the upper triangle is kept, to rows [panels][kBlock][P]
 /// and leaves zeros in them and in their columns.
-template <int V>
-inline void take_rows(const SymmetricLayout<V>& layout, float* matrix, int64_t k, int64_t count,
-                      float* rows) {
-  constexpr int64_t P = V * kLanes;
-  for (int64_t j = 0; j < layout.panels * P; j += kLanes) {
-    float* to = rows + j / P * kBlock * P + j % P;
+template <typename T, int V>
+inline void take_rows(const SymmetricLayout<T, V>& layout, T* matrix, int64_t k, int64_t count,
+                      T* rows) {
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
+  for (int64_t j = 0; j < layout.panels * P; j += W) {
+    T* to = rows + j / P * kBlock * P + j % P;
     if (j < k) {
-      for (int64_t r = 0; r < count; r += kLanes) {
-        float* from = matrix + layout.at(j, k + r);
+      for (int64_t r = 0; r < count; r += W) {
+        T* from = matrix + layout.at(j, k + r);
         transpose_block(from, P, to + r * P, P);
-        for (int64_t i = 0; i < kLanes; ++i) store(from + i * P, Vector{});
+        for (int64_t i = 0; i < W; ++i) store(from + i * P, VectorOf<T>{});
       }
     } else {
       for (int64_t r = 0; r < count; ++r) {
-        float* from = matrix + layout.at(k + r, j);
+        T* from = matrix + layout.at(k + r, j);
         store(to + r * P, load(from));
-        store(from, Vector{});
+        store(from, VectorOf<T>{});
       }
     }
   }
@@ -113,19 +122,21 @@ inline void take_rows(const SymmetricLayout<V>& layout, float* matrix, int64_t k
 
 /// One of the matrices that are inverted together, and the rows that it has swept since its last
 /// update.
+template <typename T>
 struct Sweep {
-  float* matrix;
-  float* block;  ///< [kBlock, kBlock]: the pivot block, then its factor F
-  float* rows;   ///< [panels][kBlock][P]: B, the rows of the pivot block
-  float* swept;  ///< [panels][depth][P]: F B, and -F in the columns of the pivot block
+  T* matrix;
+  T* block;  ///< [kBlock, kBlock]: the pivot block, then its factor F
+  T* rows;   ///< [panels][kBlock][P]: B, the rows of the pivot block
+  T* swept;  ///< [panels][depth][P]: F B, and -F in the columns of the pivot block
 };
 
 /// Reads the rows k .. k + count as they would be after the `pending` sweeps that the matrix has
 /// not seen.
-template <int V>
-inline void begin_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int64_t k,
+template <typename T, int V>
+inline void begin_block(const SymmetricLayout<T, V>& layout, const Sweep<T>& sweep, int64_t k,
                         int64_t count, int64_t pending, int64_t depth) {
-  constexpr int64_t P = V * kLanes;
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
   take_rows(layout, sweep.matrix, k, count, sweep.rows);
   if (pending > 0) {
     for (int64_t panel = 0; panel < layout.panels; ++panel) {
@@ -138,14 +149,14 @@ inline void begin_block(const SymmetricLayout<V>& layout, const Sweep& sweep, in
     }
     // These rows have them now: the update of the matrix must not bring them again.
     for (int64_t r = 0; r < pending; ++r) {
-      for (int64_t c = 0; c < count; c += kLanes) {
+      for (int64_t c = 0; c < count; c += W) {
         const int64_t j = k + c;
-        store(sweep.swept + (j / P * depth + r) * P + j % P, Vector{});
+        store(sweep.swept + (j / P * depth + r) * P + j % P, VectorOf<T>{});
       }
     }
   }
   for (int64_t r = 0; r < count; ++r) {
-    for (int64_t c = 0; c < count; c += kLanes) {
+    for (int64_t c = 0; c < count; c += W) {
       const int64_t j = k + c;
       store(sweep.block + r * kBlock + c, load(sweep.rows + (j / P * kBlock + r) * P + j % P));
     }
@@ -153,10 +164,11 @@ inline void begin_block(const SymmetricLayout<V>& layout, const Sweep& sweep, in
 }
 
 /// Appends F B, and -F in place of the pivot block, as the rows `pending` and following of `swept`.
-template <int V>
-inline void end_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int64_t k,
+template <typename T, int V>
+inline void end_block(const SymmetricLayout<T, V>& layout, const Sweep<T>& sweep, int64_t k,
                       int64_t count, int64_t pending, int64_t depth) {
-  constexpr int64_t P = V * kLanes;
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
   for (int64_t panel = 0; panel < layout.panels; ++panel) {
     for (int64_t r = 0; r < count; r += kTileRows) {
       // F is lower triangular: no terms beyond the last row of the tile.
@@ -167,7 +179,7 @@ inline void end_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int6
     }
   }
   for (int64_t r = 0; r < count; ++r) {
-    for (int64_t c = 0; c < count; c += kLanes) {
+    for (int64_t c = 0; c < count; c += W) {
       const int64_t j = k + c;
       store(sweep.swept + (j / P * depth + pending + r) * P + j % P,
             -load(sweep.block + r * kBlock + c));
@@ -180,40 +192,43 @@ inline void end_block(const SymmetricLayout<V>& layout, const Sweep& sweep, int6
 inline int64_t sweep_depth(int64_t m) { return m > kDeepFrom ? kMaxDepth : kBlock; }
 
 /// matrices[t] <- -(A + shifts[t] I)^-1 where A is matrices[0], t < count: upper triangles.
-/// `scratch` is `OrthogonalizeSizes::scratch` floats.
+/// `scratch` is `OrthogonalizeSizes::scratch` numbers. Returns false, and something that is no
+/// inverse, where a pivot fell below shifts[t] / 2: A is not positive semidefinite.
 ///
 /// With D the pivot block, B its rows and F^T F = D^-1, a sweep is A <- A - B^T D^-1 B elsewhere,
 /// D^-1 B in the rows and -D^-1 in the block. All three are A - W^T W once the rows and columns are
 /// zero and W is F B with -F in the columns of the block.
-template <int V>
-void negative_inverses(const SymmetricLayout<V>& layout, const float* shifts, int count,
-                       float* matrices, float* scratch) {
-  constexpr int64_t P = V * kLanes;
+template <typename T, int V>
+bool negative_inverses(const SymmetricLayout<T, V>& layout, const T* shifts, int count, T* matrices,
+                       T* scratch) {
+  constexpr int W = kLanesOf<T>;
+  constexpr int64_t P = V * W;
   const int64_t columns = layout.panels * P;
   const int64_t depth = sweep_depth(layout.m);
-  float floors[kMaxSignTerms];
-  Sweep sweeps[kMaxSignTerms];
+  T floors[kMaxSignTerms];
+  Sweep<T> sweeps[kMaxSignTerms];
   for (int t = count - 1; t >= 0; --t) {
-    float* matrix = matrices + t * layout.size();
+    T* matrix = matrices + t * layout.size();
     floors[t] = shifts[t] / 2;
-    if (t > 0) std::memcpy(matrix, matrices, layout.size() * sizeof(float));
+    if (t > 0) std::memcpy(matrix, matrices, layout.size() * sizeof(T));
     for (int64_t i = 0; i < layout.m; ++i) matrix[layout.at(i, i)] += shifts[t];
-    float* rows = scratch + count * kBlock * kBlock + t * (kBlock + depth) * columns;
+    T* rows = scratch + count * kBlock * kBlock + t * (kBlock + depth) * columns;
     sweeps[t] = {.matrix = matrix,
                  .block = scratch + t * kBlock * kBlock,
                  .rows = rows,
                  .swept = rows + kBlock * columns};
   }
+  bool positive = true;
   int64_t pending = 0;
   for (int64_t k = 0; k < layout.m; k += kBlock) {
     const int64_t size = layout.m - k < kBlock ? layout.m - k : kBlock;
     for (int t = 0; t < count; ++t) begin_block(layout, sweeps[t], k, size, pending, depth);
-    factor_blocks(size, count, floors, scratch);
+    positive = factor_blocks(size, count, floors, scratch) && positive;
     for (int t = 0; t < count; ++t) end_block(layout, sweeps[t], k, size, pending, depth);
     pending += size;
     if (pending + kBlock <= depth && k + kBlock < layout.m) continue;
     for (int t = 0; t < count; ++t) {
-      const float* swept = sweeps[t].swept;
+      const T* swept = sweeps[t].swept;
       layout.for_upper_tiles([&](int64_t i, int64_t panel) {
         tile<V, Accumulate::kSubtract>(pending, swept + i / P * depth * P + i % P, P,
                                        swept + panel * depth * P, P,
@@ -222,6 +237,7 @@ void negative_inverses(const SymmetricLayout<V>& layout, const float* shifts, in
     }
     pending = 0;
   }
+  return positive;
 }
 
 }  // namespace
