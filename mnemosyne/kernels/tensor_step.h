@@ -42,6 +42,7 @@ struct BlendParams {
 constexpr int kNumReadouts = 5;
 
 /// p <- p (1 - decay) - step f (d + mixture (rms a - d)): see optim/mnemosyne_rule.h for a and f.
+/// A coordinate whose step is not finite stays, and *skipped becomes above zero.
 ///
 /// Without `direction` d is a itself. Without `second_moment` a is absent and f = 1.
 struct ApplyParams {
@@ -63,6 +64,7 @@ struct ApplyParams {
   bool corrected;            ///< whether the read-outs below are used
   float bound;               ///< of their effect: f is in 1 - bound to 1 + bound
   float readouts[kNumReadouts];
+  int64_t* skipped;
 };
 
 }  // namespace mnemosyne::kernels

@@ -1,5 +1,8 @@
 #include "mnemosyne/ops/tensor_step.h"
 
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/where.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -104,6 +107,31 @@ kernels::ApplyParams apply_params(const TensorStepItem& item, const TensorCoeffi
   return p;
 }
 
+bool sound(const TensorSums& sums) {
+  return std::isfinite(sums.new_squared) && std::isfinite(sums.second_moment);
+}
+
+void repair_(const at::Tensor& tensor) {
+  if (tensor.defined()) tensor.copy_(at::where(at::isfinite(tensor), tensor, 0.0));
+}
+
+/// What its coordinates are multiplied with when a tensor moves along Adam's direction, or, for a
+/// matrix without a second moment, along its momentum, which is then written to `direction`.
+double plain_direction(const TensorStepItem& item, float* direction) {
+  repair_(item.momentum);
+  repair_(item.second_moment);
+  if (item.rows == 0) return 1.0;
+  if (item.second_moment.defined()) return kDirectionRms;
+  const int64_t size = item.param.numel();
+  const float* momentum = item.momentum.const_data_ptr<float>();
+  double squares = 0.0;
+  for (int64_t i = 0; i < size; ++i) {
+    direction[i] = momentum[i];
+    squares += static_cast<double>(momentum[i]) * momentum[i];
+  }
+  return squares > 0.0 ? kDirectionRms / std::sqrt(squares / static_cast<double>(size)) : 0.0;
+}
+
 }  // namespace
 
 std::vector<TensorSums> update_moments_(const std::vector<TensorStepItem>& items,
@@ -126,9 +154,9 @@ std::vector<TensorSums> update_moments_(const std::vector<TensorStepItem>& items
   return sums;
 }
 
-void apply_directions_(const std::vector<TensorStepItem>& items,
-                       const std::vector<TensorCoefficients>& coefficients,
-                       const std::vector<TensorSums>& sums) {
+int64_t apply_directions_(const std::vector<TensorStepItem>& items,
+                          const std::vector<TensorCoefficients>& coefficients,
+                          const std::vector<TensorSums>& sums) {
   thread_local Directions directions;
   // Worker threads have to see this thread's buffers, not their own.
   Directions& own = directions;
@@ -140,14 +168,33 @@ void apply_directions_(const std::vector<TensorStepItem>& items,
                               static_cast<float>(coefficients[chunk.item].blend)});
   });
   orthogonalize_(own.matrices.data(), static_cast<int64_t>(own.matrices.size()));
-  for_each_chunk(split(items), [&](int64_t, const Chunk& chunk) {
+  std::vector<char> replaced(items.size());
+  std::vector<double> plain_scales(items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    const bool matrix = own.offsets[i] >= 0 && items[i].param.numel() > 0;
+    // A matrix that is not finite has become NaN throughout.
+    const bool broken = matrix && std::isnan(own.values[own.offsets[i]]);
+    replaced[i] = coefficients[i].plain || broken || (!sums.empty() && !sound(sums[i]));
+    if (!replaced[i]) continue;
+    float* direction = matrix ? own.values.data() + own.offsets[i] : nullptr;
+    plain_scales[i] = plain_direction(items[i], direction);
+  }
+  const std::vector<Chunk> chunks = split(items);
+  std::vector<int64_t> skipped(chunks.size());
+  for_each_chunk(chunks, [&](int64_t c, const Chunk& chunk) {
     const TensorStepItem& item = items[chunk.item];
     const int64_t size = item.param.numel();
     kernels::ApplyParams p = apply_params(item, coefficients[chunk.item], chunk);
-    if (item.rows > 0) {
-      p.direction = own.values.data() + own.offsets[chunk.item] + chunk.begin;
+    p.skipped = &skipped[c];
+    if (replaced[chunk.item]) {
+      p.scale = static_cast<float>(plain_scales[chunk.item]);
+      p.corrected = false;
+    } else if (item.rows > 0) {
       const int64_t longer = std::max(item.rows, size / item.rows);
       p.scale = static_cast<float>(kDirectionRms * std::sqrt(static_cast<double>(longer)));
+    }
+    if (item.rows > 0 && !(replaced[chunk.item] && item.second_moment.defined())) {
+      p.direction = own.values.data() + own.offsets[chunk.item] + chunk.begin;
     }
     if (!sums.empty()) {
       p.mean_second_moment =
@@ -155,6 +202,13 @@ void apply_directions_(const std::vector<TensorStepItem>& items,
     }
     kernels::apply_direction(p);
   });
+  for (size_t c = 0; c < chunks.size(); ++c) {
+    if (skipped[c] == 0) continue;
+    replaced[chunks[c].item] = 1;
+    repair_(items[chunks[c].item].momentum);
+    repair_(items[chunks[c].item].second_moment);
+  }
+  return std::count(replaced.begin(), replaced.end(), 1);
 }
 
 }  // namespace mnemosyne::ops

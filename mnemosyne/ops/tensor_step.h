@@ -39,6 +39,7 @@ struct TensorCoefficients {
   double blend = 0.05;     ///< weight of g in the orthogonalised m + blend (g - m)
   double mixture = 0.0;    ///< weight of kDirectionRms a beside a matrix' own direction
   bool corrected = false;  ///< whether `readouts` are used
+  bool plain = false;      ///< Adam's direction alone: the way out where the others are not finite
   std::array<double, kNumReadouts> readouts = {};
 };
 
@@ -64,9 +65,14 @@ std::vector<TensorSums> update_moments_(const std::vector<TensorStepItem>& items
                                         const std::vector<TensorCoefficients>& coefficients,
                                         bool with_sums);
 
-/// Moves the parameters in place along the directions that the moments give.
-void apply_directions_(const std::vector<TensorStepItem>& items,
-                       const std::vector<TensorCoefficients>& coefficients,
-                       const std::vector<TensorSums>& sums);
+/// Moves the parameters in place along the directions that the moments give. Returns the number of
+/// tensors that could not be moved so: nothing that is not finite is written.
+///
+/// Where the direction of a matrix is not finite, moments that are not finite become zero and the
+/// tensor is moved as with `plain`; a matrix without a second moment then takes its momentum, at
+/// the root mean square kDirectionRms. A coordinate that has no finite step even so stays.
+int64_t apply_directions_(const std::vector<TensorStepItem>& items,
+                          const std::vector<TensorCoefficients>& coefficients,
+                          const std::vector<TensorSums>& sums);
 
 }  // namespace mnemosyne::ops

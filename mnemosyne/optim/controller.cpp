@@ -48,6 +48,15 @@ Features own_features(const TensorFacts& facts, const Signals& signals,
           0.0};
 }
 
+bool all_finite(const Signals& s) {
+  return std::isfinite(s.fast_cosine + s.slow_cosine + s.fast_log_norm + s.slow_log_norm +
+                       s.peak_log_norm);
+}
+
+bool all_finite(const Outputs& outputs) {
+  return std::all_of(outputs.begin(), outputs.end(), [](double z) { return std::isfinite(z); });
+}
+
 // The last four features are averages of these over all tensors.
 constexpr int kFirstAveraged = 6;
 constexpr int kNumAveraged = 4;
@@ -56,13 +65,16 @@ constexpr int kFirstAverage = kNumFeatures - kNumAveraged;
 }  // namespace
 
 void update_signals(Signals& signals, const ops::TensorSums& sums, int64_t t) {
+  const bool first = t == 1 || !all_finite(signals);
+  if (first) signals = {};
   const double norms = std::sqrt(sums.grad_squared) * std::sqrt(sums.old_squared);
-  const float cosine = norms > 0.0 ? static_cast<float>(sums.grad_dot_momentum / norms) : 0.0f;
+  const double ratio = sums.grad_dot_momentum / norms;
+  const float cosine = norms > 0.0 && std::isfinite(ratio) ? static_cast<float>(ratio) : 0.0f;
   signals.fast_cosine = average(signals.fast_cosine, cosine, kFast);
   signals.slow_cosine = average(signals.slow_cosine, cosine, kSlow);
-  if (sums.grad_squared <= 0.0) return;  // a gradient that vanishes has no logarithm
+  // A gradient that vanishes has no logarithm.
+  if (sums.grad_squared <= 0.0 || !std::isfinite(sums.grad_squared)) return;
   const float log_norm = static_cast<float>(0.5 * std::log(sums.grad_squared));
-  const bool first = t == 1;
   signals.fast_log_norm = first ? log_norm : average(signals.fast_log_norm, log_norm, kFast);
   signals.slow_log_norm = first ? log_norm : average(signals.slow_log_norm, log_norm, kSlow);
   signals.peak_log_norm = first ? log_norm : std::max(signals.peak_log_norm, signals.slow_log_norm);
@@ -101,6 +113,10 @@ Outputs controller_outputs(const float* weights, const Features& features) {
 
 void apply_outputs(const Outputs& outputs, const ControllerBounds& bounds,
                    ops::TensorCoefficients& coefficients) {
+  if (!all_finite(outputs)) {
+    coefficients.plain = true;
+    return;
+  }
   coefficients.step *= std::exp(bounds.step * std::tanh(outputs[0]));
   coefficients.blend *= std::exp(kLogBlendBound * std::tanh(outputs[1]));
   coefficients.mixture = bounds.mixture * std::tanh(outputs[2]);

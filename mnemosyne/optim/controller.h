@@ -55,7 +55,7 @@ struct ControllerBounds {
   double mixture = 0.5;
 };
 
-/// The base coefficients as the outputs change them.
+/// The base coefficients as the outputs change them; `plain` where these are not finite.
 void apply_outputs(const Outputs& outputs, const ControllerBounds& bounds,
                    ops::TensorCoefficients& coefficients);
 

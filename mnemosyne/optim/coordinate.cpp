@@ -4,8 +4,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +16,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/optim/coordinate_weights.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/orthogonal.h"
 #include "mnemosyne/optim/rule_options.h"
 
@@ -56,6 +60,16 @@ std::vector<double> root_mean_squares(const std::vector<at::Tensor>& tensors) {
     result.push_back(norm / std::sqrt(static_cast<double>(count)));
   }
   return result;
+}
+
+/// Goes back to `before` where a step led to anything that is not finite.
+void keep_finite_(const at::Tensor& param, const at::Tensor& before, ParamState& state,
+                  FallbackCount* count) {
+  if (param.is_cpu() && std::isfinite(param.sum().item<double>())) return;
+  const at::Tensor finite = at::isfinite(param).all();
+  param.copy_(at::where(finite, param, before));
+  if (count != nullptr) count->add(finite.logical_not());
+  repair_state(state, {state[0], at::zeros_like(state[1])});
 }
 
 at::Tensor flat(const at::Tensor& tensor, at::ScalarType dtype) {
@@ -225,10 +239,14 @@ void CoordinateRule::do_step_(at::TensorList grads, State& state, at::TensorList
   for (Group& group : groups(grads, state, params, options)) {
     std::vector<double> decays;
     for (const size_t i : group.indices) decays.push_back(shrink[i]);
+    // The kernel writes what it is given; a few bytes beside its memory.
+    std::vector<at::Tensor> before;
+    for (const at::Tensor& param : group.inputs.params) before.push_back(param.clone());
     ops::memory_step_(group.inputs, step_weights(group.options), step_options_, decays);
     for (size_t j = 0; j < group.indices.size(); ++j) {
       const size_t i = group.indices[j];
       state[i][0].add_(1);
+      keep_finite_(group.inputs.params[j], before[j], state[i], options.fallbacks);
       // A strided or half-precision parameter was stepped in a copy.
       if (params[i].data_ptr() != group.inputs.params[j].data_ptr()) {
         params[i].copy_(group.inputs.params[j].view(params[i].sizes()));

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/per_parameter_rule.h"
 #include "mnemosyne/optim/rule_options.h"
 
@@ -224,7 +225,7 @@ void LstmRule::do_step_(at::TensorList grads, State& state, at::TensorList param
   const at::Tensor output = ops::lstm_step_(features(flat_grads, state), cells, weights);
   const std::vector<at::Tensor> updates = scaled(output, options.lr).split_with_sizes(sizes);
   for (size_t i = 0; i < params.size(); ++i) {
-    move_(params[i], updates[i].view(params[i].sizes()), shrink[i]);
+    move_(params[i], updates[i].view(params[i].sizes()), shrink[i], grads[i], state[i], options);
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/controller.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"
 
@@ -172,8 +173,15 @@ void MnemosyneRule::do_step_(at::TensorList grads, State& state, at::TensorList 
     apply_outputs(controller_outputs(weights.const_data_ptr<float>(), features[i]),
                   bounds_of(options_), coefficients[i]);
   }
-  ops::apply_directions_(fused.items(), coefficients, sums);
+  const int64_t replaced = ops::apply_directions_(fused.items(), coefficients, sums);
+  if (options.fallbacks != nullptr) options.fallbacks->add(replaced);
   fused.finish();
+}
+
+at::Tensor MnemosyneRule::fallback_update(const at::Tensor& grad, const ParamState& state,
+                                          const at::Tensor& param,
+                                          const StepOptions& options) const {
+  return base_.fallback_update(grad, state, param, options);
 }
 
 NamedTensors MnemosyneRule::weights() const { return {{kControllerName, controller_}}; }

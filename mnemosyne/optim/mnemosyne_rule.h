@@ -70,6 +70,8 @@ class MnemosyneRule : public UpdateRule {
                          const StepOptions& options) const override;
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
+                             const at::Tensor& param, const StepOptions& options) const override;
 
  private:
   MnemosyneRuleOptions options_;

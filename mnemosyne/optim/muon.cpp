@@ -2,7 +2,10 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -29,7 +32,11 @@ constexpr double kSmallestNorm = 1e-7;
 at::Tensor newton_schulz(at::Tensor x, int64_t num_iterations) {
   const bool tall = x.size(0) > x.size(1);
   if (tall) x = x.t();
-  x = x.div(x.norm().clamp_min(kSmallestNorm));
+  // In double precision where the squares are too large for float.
+  const at::Tensor norm = x.norm();
+  const at::Tensor finite_norm =
+      at::where(at::isfinite(norm), norm, at::linalg_vector_norm(x, 2, {}, false, at::kDouble));
+  x = x.div(finite_norm.to(x.scalar_type()).clamp_min(kSmallestNorm));
   for (int64_t i = 0; i < num_iterations; ++i) {
     const at::Tensor gram = x.mm(x.t());
     x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);
@@ -95,6 +102,14 @@ at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at:
   return newton_schulz(matrix, options_.num_iterations)
       .mul(options.lr * 0.2 * std::sqrt(longest))
       .reshape(param.sizes());
+}
+
+at::Tensor Muon::fallback_update(const at::Tensor& grad, const ParamState& state,
+                                 const at::Tensor& param, const StepOptions& options) const {
+  if (!is_matrix(param)) return UpdateRule::fallback_update(grad, state, param, options);
+  const at::Tensor& m = state[1];
+  const at::Tensor size = m.to(at::kDouble).square().mean().sqrt().clamp_min(kSmallestNorm);
+  return m.div(size).mul_(options.lr * 0.2);
 }
 
 void Muon::do_step_(at::TensorList grads, State& state, at::TensorList params,

@@ -50,6 +50,9 @@ class Muon : public PerParameterRule {
   /// Matrices one by one, the rest in one call of Adam's fused kernel.
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  /// For a matrix its momentum, at the root mean square that its update would have.
+  at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
+                             const at::Tensor& param, const StepOptions& options) const override;
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 

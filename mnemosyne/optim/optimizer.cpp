@@ -108,6 +108,7 @@ RuleOptimizer::GroupStep RuleOptimizer::prepared(size_t index) {
   const OptimizerParamGroup& group = param_groups_[index];
   const auto& options = static_cast<const RuleOptions&>(group.options());
   GroupStep step{.rule = rule_of(options), .options = step_options(options)};
+  step.options.fallbacks = &fallbacks_;
   check_step_options(*step.rule, step.options, "RuleOptimizer");
   for (size_t i = 0; i < group.params().size(); ++i) {
     const at::Tensor& param = group.params()[i];
@@ -146,6 +147,7 @@ void RuleOptimizer::load(torch::serialize::InputArchive& archive) {
   LoadedOptimizer loaded = read_optimizer(archive, *this);
   nonfinite_count_ = loaded.nonfinite_count;
   overrun_count_ = loaded.overrun_count;
+  fallbacks_ = FallbackCount(loaded.fallback_count);
   state_ = std::move(loaded.state);
   for (size_t g = 0; g < param_groups_.size(); ++g) {
     rule_options(param_groups_[g].options()) = loaded.options[g];

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {
@@ -39,7 +40,8 @@ struct RuleOptions : public torch::optim::OptimizerCloneableOptions<RuleOptions>
 ///
 /// Parameters may have any floating dtype, 0 to 5 dimensions and any strides; those without a
 /// gradient are left alone. NaN and Inf entries of a gradient count as zero, so that they poison
-/// nothing, and are counted. The rule is shared, never changed.
+/// nothing, and are counted; so are updates that were not finite in spite of that, which are never
+/// written (`UpdateRule::step_`). The rule is shared, never changed.
 ///
 ///     optim::RuleOptimizer optimizer(model->parameters(), optim::make_rule("adamw"),
 ///                                    optim::RuleOptions().lr(3e-3));
@@ -78,6 +80,8 @@ class RuleOptimizer : public torch::optim::Optimizer {
 
   /// Steps so far of a group that was beyond its num_steps: they are as small as its last one.
   int64_t overrun_count() const { return overrun_count_; }
+  /// Updates of tensors so far that were not finite and were replaced. Waits for a device.
+  int64_t fallback_count() const { return fallbacks_.total(); }
 
   const UpdateRule& rule() const { return *rule_; }
 
@@ -93,6 +97,7 @@ class RuleOptimizer : public torch::optim::Optimizer {
   std::shared_ptr<const UpdateRule> rule_;
   int64_t nonfinite_count_ = 0;
   int64_t overrun_count_ = 0;
+  FallbackCount fallbacks_;
 };
 
 }  // namespace mnemosyne::optim

@@ -127,6 +127,7 @@ void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer) {
   archive.write("weights_hash", IValue(weights_hash(optimizer.rule())));
   archive.write("nonfinite_count", IValue(optimizer.nonfinite_count()));
   archive.write("overrun_count", IValue(optimizer.overrun_count()));
+  archive.write("fallback_count", IValue(optimizer.fallback_count()));
   const auto& groups = optimizer.param_groups();
   archive.write("num_groups", IValue(static_cast<int64_t>(groups.size())));
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -155,6 +156,8 @@ LoadedOptimizer read_optimizer(InputArchive& archive, const RuleOptimizer& optim
   const IValue overrun = read_if_there(archive, "overrun_count");
   const bool old = overrun.isNone();
   loaded.overrun_count = old ? 0 : read_int(archive, "overrun_count");
+  const bool counted = !read_if_there(archive, "fallback_count").isNone();
+  loaded.fallback_count = counted ? read_int(archive, "fallback_count") : 0;
   const auto& groups = optimizer.param_groups();
   check_count(archive, "num_groups", groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {

@@ -22,6 +22,7 @@ struct LoadedOptimizer {
   ska::flat_hash_map<void*, std::unique_ptr<torch::optim::OptimizerParamState>> state;
   int64_t nonfinite_count = 0;
   int64_t overrun_count = 0;
+  int64_t fallback_count = 0;
 };
 
 /// The file format of a RuleOptimizer: parameters are known by their place in their group, so that

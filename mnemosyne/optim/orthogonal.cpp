@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"
 
@@ -140,8 +141,24 @@ void OrthogonalRule::do_step_(at::TensorList grads, State& state, at::TensorList
     coefficients.back().decay = shrink[i];
   }
   ops::update_moments_(fused.items(), coefficients, false);
-  ops::apply_directions_(fused.items(), coefficients, {});
+  const int64_t replaced = ops::apply_directions_(fused.items(), coefficients, {});
+  if (options.fallbacks != nullptr) options.fallbacks->add(replaced);
   fused.finish();
+}
+
+at::Tensor OrthogonalRule::fallback_update(const at::Tensor&, const ParamState& state,
+                                           const at::Tensor& param,
+                                           const StepOptions& options) const {
+  const int64_t rows = this->rows(param);
+  const ops::TensorCoefficients c =
+      base_coefficients(options_, options, step_count(state), rows > 0);
+  const at::Tensor& m = state[kMomentum];
+  const at::Tensor& v = state[kSecondMoment];
+  const bool adam = v.numel() == m.numel();
+  const at::Tensor direction =
+      adam ? m * c.momentum_correction / ((v * c.second_correction).sqrt() + c.eps)
+           : m / m.to(at::kDouble).square().mean().sqrt().clamp_min(1e-30);
+  return c.step * (rows > 0 ? ops::kDirectionRms : 1.0) * direction;
 }
 
 std::string OrthogonalRule::options_json() const { return write_options(options_); }

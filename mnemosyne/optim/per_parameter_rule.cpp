@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "mnemosyne/optim/fallback.h"
+
 namespace mnemosyne::optim {
 
 UpdateResult PerParameterRule::do_update(at::TensorList grads, const State& state,
@@ -36,7 +38,8 @@ void PerParameterRule::step_one_(const at::Tensor& grad, ParamState& state, cons
   const at::ScalarType dtype = compute_dtype(param);
   count_step(state);
   if (param.numel() == 0) return;
-  move_(param, update_one(grad.to(dtype), state, param.to(dtype), options), shrink);
+  const at::Tensor update = update_one(grad.to(dtype), state, param.to(dtype), options);
+  move_(param, update, shrink, grad, state, options);
 }
 
 void count_step(ParamState& state) { *state.at(0).mutable_data_ptr<int64_t>() += 1; }

@@ -5,11 +5,13 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
 
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
@@ -26,6 +28,10 @@ constexpr double kLargestGradient = 1e18;
 std::string describe(const at::Tensor& tensor) {
   return c10::str(tensor.layout() == at::kStrided ? "dense " : "not dense ", tensor.scalar_type(),
                   " ", tensor.sizes(), " on ", tensor.device());
+}
+
+at::Tensor decayed(const at::Tensor& update, const at::Tensor& param, double shrink) {
+  return shrink == 0.0 ? update : at::add(update, param.to(update.scalar_type()), shrink);
 }
 
 }  // namespace
@@ -49,9 +55,7 @@ UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::Te
   UpdateResult result = do_update(grads, placed, params, options);
   const std::vector<double> shrink = this->shrink(placed, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
-    if (shrink[i] == 0.0) continue;
-    const at::Tensor param = params[i].detach().to(result.updates[i].scalar_type());
-    result.updates[i] = at::add(result.updates[i], param, shrink[i]);
+    result.updates[i] = decayed(result.updates[i], params[i].detach(), shrink[i]);
   }
   return result;
 }
@@ -71,8 +75,25 @@ void UpdateRule::do_step_(at::TensorList grads, State& state, at::TensorList par
                           const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   UpdateResult result = do_update(grads, state, params, options);
-  for (size_t i = 0; i < params.size(); ++i) move_(params[i], result.updates[i], shrink[i]);
+  for (size_t i = 0; i < params.size(); ++i) {
+    move_(params[i], result.updates[i], shrink[i], grads[i], result.state[i], options);
+  }
   state = std::move(result.state);
+}
+
+at::Tensor UpdateRule::fallback_update(const at::Tensor&, const ParamState&,
+                                       const at::Tensor& param, const StepOptions&) const {
+  return at::zeros_like(param, param.options().dtype(compute_dtype(param)));
+}
+
+void UpdateRule::move_(const at::Tensor& param, const at::Tensor& update, double shrink,
+                       const at::Tensor& grad, ParamState& state,
+                       const StepOptions& options) const {
+  const auto fallback = [&] {
+    if (param.is_cpu()) repair_state(state, init(param));
+    return decayed(fallback_update(grad, state, param, options), param, shrink);
+  };
+  subtract_finite_(param, decayed(update, param, shrink), fallback, options.fallbacks);
 }
 
 std::vector<double> UpdateRule::shrink(const State& state, at::TensorList params,
@@ -122,10 +143,6 @@ void check_step_options(const UpdateRule& rule, const StepOptions& options,
   check_option(rule.default_momentum().has_value(), where,
                "no momentum, which " + rule.name() + " does not have", momentum);
   check_option(momentum >= 0.0 && momentum < 1.0, where, "momentum in [0, 1)", momentum);
-}
-
-void move_(const at::Tensor& param, const at::Tensor& update, double shrink) {
-  param.sub_(shrink == 0.0 ? update : at::add(update, param.to(update.scalar_type()), shrink));
 }
 
 std::vector<at::Tensor> UpdateRule::evaluation_params(const State&, at::TensorList params) const {

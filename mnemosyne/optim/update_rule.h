@@ -12,7 +12,9 @@
 
 namespace mnemosyne::optim {
 
-/// What the user, not the rule, decides about a step.
+class FallbackCount;
+
+/// What the caller, not the rule, decides about a step.
 struct StepOptions {
   double lr = 1.0;  ///< For learned rules a plain multiplier, default 1.
   /// As AdamW's: each step takes step size * weight_decay * p off as well, with the step size of
@@ -22,6 +24,7 @@ struct StepOptions {
   /// In place of the rule's own decay of its momentum, in [0, 1): what schedulers cycle. Only for
   /// rules with a `default_momentum()`.
   std::optional<double> momentum = {};
+  FallbackCount* fallbacks = nullptr;  ///< Counts what `step_` replaced (optim/fallback.h).
 };
 
 struct UpdateResult {
@@ -67,6 +70,9 @@ class UpdateRule {
 
   /// The same step in place: writes `state` and `params`. State on another device than it belongs
   /// to is brought back.
+  ///
+  /// An update that is not finite is never written: the tensor takes `fallback_update`, entries of
+  /// its state that are not finite start anew, and `StepOptions::fallbacks` counts one.
   void step_(at::TensorList grads, State& state, at::TensorList params,
              const StepOptions& options) const;
 
@@ -115,6 +121,16 @@ class UpdateRule {
   virtual void do_step_(at::TensorList grads, State& state, at::TensorList params,
                         const StepOptions& options, const std::vector<double>& shrink) const;
 
+  /// What a tensor takes in place of an update that is not finite, without weight decay, from its
+  /// gradient and its state after the step, both finite: the default leaves the tensor where it is.
+  virtual at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
+                                     const at::Tensor& param, const StepOptions& options) const;
+
+  /// param <- param - (update + shrink param), with one rounding to the parameter's dtype. Where
+  /// that is not finite, `fallback_update` takes the place of the update (`step_`).
+  void move_(const at::Tensor& param, const at::Tensor& update, double shrink,
+             const at::Tensor& grad, ParamState& state, const StepOptions& options) const;
+
   /// Whether `do_update` includes weight decay, because the rule moves more than the parameter by
   /// it (Schedule-Free); `shrink` is zero then.
   virtual bool decays_itself() const { return false; }
@@ -131,9 +147,6 @@ class UpdateRule {
 /// a weight decay below 0, a num_steps below 1, a momentum out of range or of a rule without one.
 void check_step_options(const UpdateRule& rule, const StepOptions& options,
                         const std::string& where);
-
-/// param <- param - (update + shrink param), with one rounding to the parameter's dtype.
-void move_(const at::Tensor& param, const at::Tensor& update, double shrink);
 
 /// The states of all parameters before the first step.
 State init_state(const UpdateRule& rule, at::TensorList params);

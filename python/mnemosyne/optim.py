@@ -41,7 +41,9 @@ class RuleOptimizer(Optimizer):
             a state that is not that of its parameter (from `load_state_dict` and from `step`).
 
     Non-finite entries of gradients count as zero, and `nonfinite_count` counts them. Parameters
-    without a gradient are left alone, and sparse or complex ones are refused.
+    without a gradient are left alone, and sparse or complex ones are refused. An update that is not
+    finite is never written: the tensor takes another (Adam's direction for `Mnemosyne`, else see
+    `fallback_update` of the rule in C++), and `fallback_count` counts it.
 
     `state[p]` has entries of the shape of `p`, "step", and "extra_state", which holds everything
     else that the rule remembers of `p` in a flat tensor. Entries of other names are left alone.
@@ -66,6 +68,7 @@ class RuleOptimizer(Optimizer):
             raise ValueError(f"[{self._name}] expected a rule or its name, got {shown(rule)}")
         self._rule = _C.make_rule(rule) if isinstance(rule, str) else rule
         self._nonfinite_count = 0
+        self._fallbacks = _C.FallbackCount()
         self._warned = False
         self._layouts: dict[Any, StateLayout] = {}
         defaults = {
@@ -87,6 +90,11 @@ class RuleOptimizer(Optimizer):
     def nonfinite_count(self) -> int:
         """How many entries of gradients were NaN or infinite so far."""
         return self._nonfinite_count
+
+    @property
+    def fallback_count(self) -> int:
+        """How many updates of tensors were not finite so far, and replaced; waits for a device."""
+        return self._fallbacks.total()
 
     @property
     def _name(self) -> str:
@@ -157,6 +165,7 @@ class RuleOptimizer(Optimizer):
             options.weight_decay,
             options.num_steps,
             options.momentum,
+            self._fallbacks,
         )
         for k, p in enumerate(params):
             if whole_params[k] is not p:
@@ -235,6 +244,7 @@ class RuleOptimizer(Optimizer):
             **super().__getstate__(),
             "rule": (rule.name, rule.options, rule.weights()),
             "nonfinite_count": self._nonfinite_count,
+            "fallback_count": self.fallback_count,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -245,6 +255,7 @@ class RuleOptimizer(Optimizer):
             if weights:
                 self._rule = self._rule.with_weights(weights)
             self._nonfinite_count = state.pop("nonfinite_count")
+            self._fallbacks = _C.FallbackCount(state.pop("fallback_count", 0))
             self._warned = False
             self._layouts = {}
         else:

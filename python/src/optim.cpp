@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/mnemosyne.h"
 #include "mnemosyne/optim/rules.h"
 #include "mnemosyne/optim/update_rule.h"
@@ -33,10 +34,14 @@ NamedTensors from_dict(const py::dict& dict) {
 
 optim::State step(const UpdateRule& rule, const Tensors& grads, optim::State state,
                   const Tensors& params, double lr, std::optional<double> weight_decay,
-                  std::optional<int64_t> num_steps, std::optional<double> momentum) {
-  rule.step_(
-      grads, state, params,
-      {.lr = lr, .weight_decay = weight_decay, .num_steps = num_steps, .momentum = momentum});
+                  std::optional<int64_t> num_steps, std::optional<double> momentum,
+                  optim::FallbackCount* fallbacks) {
+  rule.step_(grads, state, params,
+             {.lr = lr,
+              .weight_decay = weight_decay,
+              .num_steps = num_steps,
+              .momentum = momentum,
+              .fallbacks = fallbacks});
   return state;
 }
 
@@ -78,6 +83,11 @@ void bind_optim(py::module_& module) {
   using py::arg;
   const py::call_guard<py::gil_scoped_release> without_gil;
 
+  py::class_<optim::FallbackCount>(module, "FallbackCount",
+                                   "How many updates were not finite and were replaced, so far.")
+      .def(py::init<int64_t>(), arg("total") = 0)
+      .def("total", &optim::FallbackCount::total, without_gil, "Waits for the device, if any.");
+
   py::class_<UpdateRule, std::shared_ptr<UpdateRule>>(
       module, "Rule", "An optimizer as a pure function of gradients, state and parameters.")
       .def_property_readonly("name", &UpdateRule::name)
@@ -98,9 +108,9 @@ void bind_optim(py::module_& module) {
            "The state of one parameter before its first step.")
       .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
            arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-           arg("momentum") = py::none(), without_gil,
+           arg("momentum") = py::none(), arg("fallbacks") = py::none(), without_gil,
            "One step: writes `params`, and returns the states after it (the given ones may have\n"
-           "been written to).")
+           "been written to). `fallbacks`, a FallbackCount, counts updates that were not finite.")
       .def(
           "weights", [](const UpdateRule& rule) { return to_dict(rule.weights()); },
           "The learned weights by name; empty for hand-designed rules.")

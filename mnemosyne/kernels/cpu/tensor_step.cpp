@@ -20,6 +20,12 @@ struct Lanes {
   }
 };
 
+// By its bits: a comparison of floats would keep the compiler from using vectors.
+inline uint32_t not_finite(float x) {
+  constexpr uint32_t kExponent = 0x7F800000u;
+  return (__builtin_bit_cast(uint32_t, x) & kExponent) == kExponent ? 1u : 0u;
+}
+
 inline float softsign(float x) { return x / (1.0f + std::fabs(x)); }
 
 template <bool kSecond>
@@ -32,6 +38,25 @@ void moments_without_sums(const MomentsParams p) {
     p.momentum[i] = keep * p.momentum[i] + add * g;
     if constexpr (kSecond) p.second_moment[i] = keep2 * p.second_moment[i] + add2 * g * g;
   }
+}
+
+// The sums of a chunk whose squares are too large for float, after the step: the old momentum is
+// read back from the new one.
+void sums_in_double(const MomentsParams& p) {
+  const double keep = p.momentum_decay, add = 1.0 - keep;
+  ChunkSums sums = {};
+  for (int64_t i = 0; i < p.size; ++i) {
+    const double g = p.grad[i], next = p.momentum[i], x = p.param[i];
+    const double old = keep > 0 ? (next - add * g) / keep : 0.0;
+    sums.grad_dot_momentum += g * old;
+    sums.grad_squared += g * g;
+    sums.old_squared += old * old;
+    sums.new_squared += next * next;
+    sums.param_squared += x * x;
+    sums.second_moment += p.second_moment[i];
+    sums.zeros += g == 0.0 ? 1.0 : 0.0;
+  }
+  *p.sums = sums;
 }
 
 // One coordinate, whose contributions to the sums go to `lane`.
@@ -63,11 +88,13 @@ void moments_with_sums(const MomentsParams p) {
   for (int lane = 0; i < p.size; ++i, ++lane) sums.add(p, i, lane);
   *p.sums = {sums.dot.total(),   sums.grad.total(),   sums.old_m.total(), sums.new_m.total(),
              sums.param.total(), sums.second.total(), sums.zeros.total()};
+  const double all = p.sums->grad_dot_momentum + p.sums->grad_squared + p.sums->old_squared +
+                     p.sums->new_squared + p.sums->param_squared + p.sums->second_moment;
+  if (!(all - all == 0)) sums_in_double(p);
 }
 
 template <bool kDirection, bool kCorrected>
-void apply(const ApplyParams p) {
-  const float keep = 1.0f - p.decay;
+void updates_of(const ApplyParams p, float* updates) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < p.size; ++i) {
     const float v = p.second_correction * p.second_moment[i];
@@ -84,16 +111,47 @@ void apply(const ApplyParams p) {
                       p.readouts[4] * (v / (v + p.mean_second_moment + 1e-30f) - 0.5f);
       update *= 1.0f + p.bound * softsign(h);
     }
-    p.param[i] = keep * p.param[i] - p.step * update;
+    updates[i] = update;
   }
 }
 
-void apply_direction_only(const ApplyParams p) {
-  const float keep = 1.0f - p.decay, step = p.step * p.scale;
+// p <- keep p - step update, but for coordinates whose update is not finite.
+void write(const ApplyParams& p, float step, const float* updates, int64_t begin, int64_t size) {
+  const float keep = 1.0f - p.decay;
+  float* param = p.param + begin;
+  uint32_t bad = not_finite(step);
+  for (int64_t i = 0; i < size; ++i) bad |= not_finite(updates[i]);
+  if (bad == 0) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < p.size; ++i) {
-    p.param[i] = keep * p.param[i] - step * p.direction[i];
+    for (int64_t i = 0; i < size; ++i) param[i] = keep * param[i] - step * updates[i];
+    return;
   }
+  *p.skipped += 1;
+  for (int64_t i = 0; i < size; ++i) {
+    const float change = step * updates[i];
+    if (not_finite(change) == 0) param[i] = keep * param[i] - change;
+  }
+}
+
+// In pieces that stay in the first cache.
+template <bool kDirection, bool kCorrected>
+void apply(const ApplyParams& p) {
+  constexpr int64_t kPiece = 512;
+  float updates[kPiece];
+  for (int64_t begin = 0; begin < p.size; begin += kPiece) {
+    ApplyParams piece = p;
+    piece.size = p.size - begin < kPiece ? p.size - begin : kPiece;
+    piece.grad += begin;
+    piece.momentum += begin;
+    piece.second_moment += begin;
+    if (kDirection) piece.direction += begin;
+    updates_of<kDirection, kCorrected>(piece, updates);
+    write(p, p.step, updates, begin, piece.size);
+  }
+}
+
+void apply_direction_only(const ApplyParams& p) {
+  write(p, p.step * p.scale, p.direction, 0, p.size);
 }
 
 }  // namespace
