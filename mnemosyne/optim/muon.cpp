@@ -32,11 +32,13 @@ constexpr double kSmallestNorm = 1e-7;
 at::Tensor newton_schulz(at::Tensor x, int64_t num_iterations) {
   const bool tall = x.size(0) > x.size(1);
   if (tall) x = x.t();
-  // In double precision where the squares are too large for float.
-  const at::Tensor norm = x.norm();
-  const at::Tensor finite_norm =
-      at::where(at::isfinite(norm), norm, at::linalg_vector_norm(x, 2, {}, false, at::kDouble));
-  x = x.div(finite_norm.to(x.scalar_type()).clamp_min(kSmallestNorm));
+  at::Tensor norm = x.norm();
+  if (!x.is_cpu() || !std::isfinite(norm.item<double>())) {
+    // In double precision where the squares are too large for float.
+    const at::Tensor precise = at::linalg_vector_norm(x, 2, {}, false, at::kDouble);
+    norm = at::where(at::isfinite(norm), norm, precise.to(x.scalar_type()));
+  }
+  x = x.div(norm.clamp_min(kSmallestNorm));
   for (int64_t i = 0; i < num_iterations; ++i) {
     const at::Tensor gram = x.mm(x.t());
     x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);

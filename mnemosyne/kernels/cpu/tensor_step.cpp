@@ -20,11 +20,9 @@ struct Lanes {
   }
 };
 
-// By its bits: a comparison of floats would keep the compiler from using vectors.
-inline uint32_t not_finite(float x) {
-  constexpr uint32_t kExponent = 0x7F800000u;
-  return (__builtin_bit_cast(uint32_t, x) & kExponent) == kExponent ? 1u : 0u;
-}
+// As an integer, which orders them; vectors have its maximum. From that of infinity on not finite.
+inline int32_t magnitude_bits(float x) { return __builtin_bit_cast(int32_t, x) & 0x7FFFFFFF; }
+constexpr int32_t kInfinityBits = 0x7F800000;
 
 inline float softsign(float x) { return x / (1.0f + std::fabs(x)); }
 
@@ -94,64 +92,65 @@ void moments_with_sums(const MomentsParams p) {
 }
 
 template <bool kDirection, bool kCorrected>
-void updates_of(const ApplyParams p, float* updates) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < p.size; ++i) {
-    const float v = p.second_correction * p.second_moment[i];
-    const float inverse = 1.0f / (std::sqrt(v) + p.eps);
-    const float adam = p.momentum_correction * p.momentum[i] * inverse;
-    const float base = kDirection ? p.scale * p.direction[i] : p.scale * adam;
-    float update = kDirection ? base + p.mixture * (p.rms * adam - base) : base;
-    if constexpr (kCorrected) {
-      const float u = kDirection ? base / p.rms : base;
-      const float g = p.grad[i] * inverse;
-      const float h = p.readouts[0] * softsign(u * adam) + p.readouts[1] * softsign(u * g) +
-                      p.readouts[2] * softsign(std::fabs(adam)) +
-                      p.readouts[3] * softsign(std::fabs(u)) +
-                      p.readouts[4] * (v / (v + p.mean_second_moment + 1e-30f) - 0.5f);
-      update *= 1.0f + p.bound * softsign(h);
-    }
-    updates[i] = update;
+inline float update_of(const ApplyParams& p, int64_t i) {
+  const float v = p.second_correction * p.second_moment[i];
+  const float inverse = 1.0f / (std::sqrt(v) + p.eps);
+  const float adam = p.momentum_correction * p.momentum[i] * inverse;
+  const float base = kDirection ? p.scale * p.direction[i] : p.scale * adam;
+  float update = kDirection ? base + p.mixture * (p.rms * adam - base) : base;
+  if constexpr (kCorrected) {
+    const float u = kDirection ? base / p.rms : base;
+    const float g = p.grad[i] * inverse;
+    const float h = p.readouts[0] * softsign(u * adam) + p.readouts[1] * softsign(u * g) +
+                    p.readouts[2] * softsign(std::fabs(adam)) +
+                    p.readouts[3] * softsign(std::fabs(u)) +
+                    p.readouts[4] * (v / (v + p.mean_second_moment + 1e-30f) - 0.5f);
+    update *= 1.0f + p.bound * softsign(h);
   }
+  return update;
 }
 
-// p <- keep p - step update, but for coordinates whose update is not finite.
-void write(const ApplyParams& p, float step, const float* updates, int64_t begin, int64_t size) {
-  const float keep = 1.0f - p.decay;
-  float* param = p.param + begin;
-  uint32_t bad = not_finite(step);
-  for (int64_t i = 0; i < size; ++i) bad |= not_finite(updates[i]);
-  if (bad == 0) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < size; ++i) param[i] = keep * param[i] - step * updates[i];
-    return;
-  }
-  *p.skipped += 1;
+// Coordinates that were finite and are no longer stay where they were.
+void restore(const ApplyParams& p, float* param, const float* old, int64_t size) {
+  bool any = false;
   for (int64_t i = 0; i < size; ++i) {
-    const float change = step * updates[i];
-    if (not_finite(change) == 0) param[i] = keep * param[i] - change;
+    if (magnitude_bits(param[i]) < kInfinityBits) continue;
+    param[i] = old[i];
+    any = any || magnitude_bits(old[i]) < kInfinityBits;
+  }
+  *p.skipped += any ? 1 : 0;
+}
+
+// p <- keep p - step update, in pieces that stay in the first cache.
+template <typename Update>
+void write(const ApplyParams p, float step, const Update& update) {
+  constexpr int64_t kPiece = 512;
+  const float keep = 1.0f - p.decay;
+  float old[kPiece];
+  for (int64_t begin = 0; begin < p.size; begin += kPiece) {
+    const int64_t size = p.size - begin < kPiece ? p.size - begin : kPiece;
+    float* param = p.param + begin;
+    int32_t largest = 0;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < size; ++i) {
+      old[i] = param[i];
+      const float next = keep * param[i] - step * update(p, begin + i);
+      param[i] = next;
+      const int32_t magnitude = magnitude_bits(next);
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    if (largest >= kInfinityBits) restore(p, param, old, size);
   }
 }
 
-// In pieces that stay in the first cache.
 template <bool kDirection, bool kCorrected>
 void apply(const ApplyParams& p) {
-  constexpr int64_t kPiece = 512;
-  float updates[kPiece];
-  for (int64_t begin = 0; begin < p.size; begin += kPiece) {
-    ApplyParams piece = p;
-    piece.size = p.size - begin < kPiece ? p.size - begin : kPiece;
-    piece.grad += begin;
-    piece.momentum += begin;
-    piece.second_moment += begin;
-    if (kDirection) piece.direction += begin;
-    updates_of<kDirection, kCorrected>(piece, updates);
-    write(p, p.step, updates, begin, piece.size);
-  }
+  write(p, p.step,
+        [](const ApplyParams& q, int64_t i) { return update_of<kDirection, kCorrected>(q, i); });
 }
 
 void apply_direction_only(const ApplyParams& p) {
-  write(p, p.step * p.scale, p.direction, 0, p.size);
+  write(p, p.step * p.scale, [](const ApplyParams& q, int64_t i) { return q.direction[i]; });
 }
 
 }  // namespace
