@@ -71,7 +71,9 @@ TEST(LinearAttentionInput, IsCheckedWithALineThatNamesIt) {
     in.state = {at::ones({2, 2, 5, 5}), at::ones({2, 2, 5}), at::ones({2, 2})};
   });
   expect("denominator_floor from", [](In, Options options) { options.denominator_floor = 0; });
-  expect("a finite scale", [](In, Options options) { options.scale = std::nan(""); });
+  for (const double scale : {std::nan(""), -1.0}) {
+    expect("a finite scale of 0 or more", [&](In, Options options) { options.scale = scale; });
+  }
 }
 
 }  // namespace

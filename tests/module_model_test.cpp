@@ -178,6 +178,12 @@ TEST(ModuleModel, WithoutGradientsKeepsNoGraph) {
   EXPECT_FALSE(model->loss(params, x, squares).requires_grad());
 }
 
+TEST(ModuleModel, GivesTheBuffersThatItsNetworksHave) {
+  const NamedTensors buffers = make_module_model(make_small)->buffers();
+  ASSERT_EQ(buffers.size(), 1u);
+  EXPECT_TRUE(close(find(buffers, "draw"), draw_of_model(), {1e-5, 1e-6}));
+}
+
 TEST(ModuleModel, RefusesWhatItCannotTrain) {
   const auto refused = [](NetworkFactory factory) {
     EXPECT_THROW(make_module_model(std::move(factory)), InputError);

@@ -137,7 +137,7 @@ std::vector<at::Tensor> vit_tiny_params() {
   const at::Generator generator = tasks::tensor_generator(1);
   std::vector<at::Tensor> params;
   for (const std::vector<int64_t>& shape : shapes) {
-    params.push_back(at::randn(shape, generator, at::TensorOptions()).mul_(0.02));
+    params.push_back(at::randn(shape, generator, at::TensorOptions(at::kFloat)).mul_(0.02));
   }
   return params;
 }

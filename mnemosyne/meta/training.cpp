@@ -194,7 +194,8 @@ class Training {
     // would stay missing.
     metrics_.flush();
     NamedTensors tensors = rollout_.checkpoint();
-    at::Tensor losses = at::empty({static_cast<int64_t>(recent_losses_.size())});
+    at::Tensor losses =
+        at::empty({static_cast<int64_t>(recent_losses_.size())}, at::TensorOptions(at::kFloat));
     std::copy(recent_losses_.begin(), recent_losses_.end(), losses.data_ptr<float>());
     tensors.emplace_back(kRecentLosses, losses);
     std::map<std::string, std::string> metadata = description();
@@ -211,6 +212,7 @@ class Training {
     for (size_t i = 0; i < params.size(); ++i) {
       weights.emplace_back(names.at(i), params[i].select(0, 0));
     }
+    for (auto& buffer : options_.task->buffers()) weights.push_back(std::move(buffer));
     std::map<std::string, std::string> metadata = options_.task->metadata();
     metadata.merge(description());
     io::write_safetensors(file("weights.safetensors"), weights, metadata);

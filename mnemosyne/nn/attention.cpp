@@ -16,4 +16,11 @@ Heads Attention::add_projections(int64_t embed_dim, int64_t num_heads, int64_t n
   return heads;
 }
 
+Projected Attention::project(const at::Tensor& x, const AttentionInputs& inputs, const Heads& heads,
+                             bool causal) const {
+  const at::Tensor& source = inputs.context.defined() ? inputs.context : x;
+  heads.check(x, source, causal);
+  return {query->forward(x), key->forward(source), value->forward(source)};
+}
+
 }  // namespace mnemosyne::nn

@@ -28,13 +28,22 @@ class Attention : public torch::nn::Module {
  public:
   using torch::nn::Module::Module;
 
-  /// x [B,L,E] to [B,L,E].
+  /// x [B,L,E] to [B,L,E]: `mix_heads` between the projections.
   virtual at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs) const = 0;
+
+  /// What attention does between its projections, [B,L,H d]. Of a context it only matters here that
+  /// there is one, and its positions. Under autocast in its dtype, but for what positions give.
+  virtual at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs) const = 0;
 
   Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
   Dense output{nullptr};
 
  protected:
+  /// The projections of x, or of x and its context; refuses what is not [B,L,E], and a context in
+  /// causal attention.
+  Projected project(const at::Tensor& x, const AttentionInputs& inputs, const Heads& heads,
+                    bool causal) const;
+
   /// Registers the projections, from seeds 0 to 3 of `seed`, so that all kinds start alike.
   /// InputError where the heads do not fit the width.
   Heads add_projections(int64_t embed_dim, int64_t num_heads, int64_t num_kv_heads, uint64_t seed);
@@ -43,7 +52,7 @@ class Attention : public torch::nn::Module {
   template <typename Position>
   static Position for_heads(Position position, int64_t num_heads, uint64_t seed) {
     position.num_heads = num_heads;
-    position.seed = part_seed(seed, kPositionSeed) ^ position.seed;
+    position.seed = part_seed(seed, kPositionSeed) ^ position.seed.value_or(0);
     return position;
   }
 

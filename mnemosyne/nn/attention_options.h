@@ -43,8 +43,8 @@ struct AttentionSite {
   double max_width = 64.0;
   std::optional<double> extent = 256.0;  ///< The largest offset per axis: see FourierPosition.
   bool rotation_invariant = false;       ///< Masks are functions of the distance (position_dim 3).
-  std::vector<int64_t> grid{};  ///< Tokens per axis where they are on a grid; "fft" needs it.
-  uint64_t seed = 0;
+  std::vector<int64_t> grid{};     ///< Tokens per axis where they are on a grid; "fft" needs it.
+  std::optional<uint64_t> seed{};  ///< None: from torch's default generator.
 };
 
 /// InputError, one line that names the option, for every combination that does not exist.

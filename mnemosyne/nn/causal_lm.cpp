@@ -30,28 +30,28 @@ AttentionSite site_of(const CausalLMOptions& o, uint64_t layer) {
           .max_width = std::max(context / 4.0, 1.0),
           .extent = context,
           .grid = {o.context},
-          .seed = part_seed(o.seed, layer)};
+          .seed = part_seed(*o.seed, layer)};
 }
 
 }  // namespace
 
 CausalLMImpl::CausalLMImpl(const CausalLMOptions& options)
-    : torch::nn::Module("CausalLM"), options_(options) {
+    : torch::nn::Module("CausalLM"), options_(with_seed(options)) {
   check(options);
-  validate(options.attention, site_of(options, 0));
+  validate(options.attention, site_of(options_, 0));
   const auto table = [&](const char* name, int64_t rows, uint64_t part) {
     return register_parameter(name, seeded_normal({rows, options.width}, kEmbeddingDeviation,
-                                                  part_seed(options.seed, part)));
+                                                  part_seed(*options_.seed, part)));
   };
   token_embedding = table("token_embedding", options.vocabulary, kTokenSeed);
   if (options.attention.position == "absolute") {
     position_embedding = table("position_embedding", options.context, kPositionSeed);
   }
   blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
-                           [&](uint64_t layer) { return site_of(options, layer); });
+                           [&](uint64_t layer) { return site_of(options_, layer); });
   norm = register_module("norm", Norm(options.width));
   head = register_module(
-      "head", Dense(options.width, options.vocabulary, true, part_seed(options.seed, kHeadSeed)));
+      "head", Dense(options.width, options.vocabulary, true, part_seed(*options_.seed, kHeadSeed)));
 }
 
 at::Tensor CausalLMImpl::embed(const at::Tensor& tokens, int64_t first) const {

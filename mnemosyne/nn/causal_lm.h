@@ -24,7 +24,8 @@ struct CausalLMOptions {
   int64_t layers = 2;
   int64_t hidden = 0;  ///< Of the feed-forward part; 0: four times the width.
   AttentionOptions attention{.position = "damped"};  ///< Goes on beyond the context.
-  uint64_t seed = 0;  ///< Of the initial weights and all random draws.
+  /// Of the initial weights and all random draws; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 };
 
 /// A language model: token embeddings, pre-norm blocks, layer norm, a head of its own.

@@ -16,7 +16,9 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
+#include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/position_spectrum.h"
+#include "mnemosyne/ops/autocast.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -42,19 +44,19 @@ void check(const DampedPositionOptions& o) {
 }  // namespace
 
 DampedPositionImpl::DampedPositionImpl(const DampedPositionOptions& options)
-    : torch::nn::Module("DampedPosition"), options_(options) {
+    : torch::nn::Module("DampedPosition"), options_(with_seed(options)) {
   check(options);
   const int64_t heads = options.num_heads, terms = options.num_components;
-  at::Generator generator = at::detail::createCPUGenerator(options.seed);
+  at::Generator generator = at::detail::createCPUGenerator(*options_.seed);
   const at::TensorOptions type = at::TensorOptions(at::kFloat);
   const at::Tensor rates =
       -at::linspace(std::log(options.min_width), std::log(options.max_width), terms, type);
-  log_constant = register_parameter("log_constant", at::zeros({heads}));
-  log_weight =
-      register_parameter("log_weight", at::full({heads, terms}, std::log(options.initial_weight)));
-  dip = register_parameter("dip", at::full({heads, terms}, kInitialDip));
+  log_constant = register_parameter("log_constant", at::zeros({heads}, type));
+  log_weight = register_parameter("log_weight",
+                                  at::full({heads, terms}, std::log(options.initial_weight), type));
+  dip = register_parameter("dip", at::full({heads, terms}, kInitialDip, type));
   log_rate = register_parameter("log_rate", rates.expand({heads, terms}).clone());
-  modulation = register_parameter("modulation", at::zeros({heads, terms}));
+  modulation = register_parameter("modulation", at::zeros({heads, terms}, type));
   // Around one turn per decay length, and no phase alike: a gradient in the modulation at once.
   frequency = register_parameter(
       "frequency", at::randn({heads, terms}, generator, type) * rates.exp() / (2.0 * kPi));
@@ -68,6 +70,7 @@ at::Tensor DampedPositionImpl::dips() const {
 }
 
 at::Tensor DampedPositionImpl::factor(const at::Tensor& offsets) const {
+  const ops::NoAutocast angles_as_they_are;
   TORCH_CHECK(offsets.dim() >= 1 && offsets.size(-1) == 1,
               "[damped_position] expected offsets [..., 1], got ", offsets.sizes());
   const at::Tensor weight = at_least_float(log_weight).exp().unsqueeze(-1);  // [H, T, 1]
@@ -90,6 +93,7 @@ at::Tensor DampedPositionImpl::mask(const at::Tensor& offsets) const {
 
 ops::PositionFeatures DampedPositionImpl::features(const at::Tensor& positions,
                                                    const at::Tensor& has_position) const {
+  const ops::NoAutocast angles_as_they_are;
   TORCH_CHECK(positions.dim() >= 2 && positions.size(-1) == 1,
               "[damped_position] expected positions [L, 1] or [B, L, 1], got ", positions.sizes());
   const at::Tensor weight = at_least_float(log_weight).exp();

@@ -19,7 +19,8 @@ struct DampedPositionOptions {
   double min_width = 1.0;       ///< Shortest and longest decay length at the start, log-spaced.
   double max_width = 64.0;      ///< A quarter of the length.
   double initial_weight = 4.0;  ///< c_t at the start, against the constant 1; positive.
-  uint64_t seed = 0;            ///< Of the initial frequencies and phases.
+  /// Of the initial frequencies and phases; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 };
 
 /// A learned factor of causal attention weights as a sum of fading waves: what the spectrum of a

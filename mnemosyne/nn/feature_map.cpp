@@ -7,6 +7,9 @@
 #include <ATen/ops/linalg_qr.h>
 #include <ATen/ops/randn.h>
 
+#include <string>
+
+#include "mnemosyne/core/error.h"
 #include "mnemosyne/core/registry.h"
 
 namespace mnemosyne::nn {
@@ -43,6 +46,10 @@ int64_t num_omegas(FeatureMapKind kind, int64_t num_features) {
 }
 
 at::Tensor draw_omega(int64_t count, int64_t dim, uint64_t seed) {
+  if (count < 1 || dim < 1) {
+    throw InputError("[omega] expected at least one vector of at least one dimension, got " +
+                     std::to_string(count) + " of " + std::to_string(dim));
+  }
   const at::NoGradGuard no_grad;
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const at::TensorOptions options = at::TensorOptions(at::kDouble);

@@ -9,6 +9,8 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/heads.h"
+#include "mnemosyne/nn/layer.h"
+#include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/device_check.h"
 
 namespace mnemosyne::nn {
@@ -50,10 +52,10 @@ ops::GridSymmetry symmetry_of(const FourierPositionOptions& o) {
 }  // namespace
 
 FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
-    : torch::nn::Module("FourierPosition"), options_(options) {
+    : torch::nn::Module("FourierPosition"), options_(with_seed(options)) {
   expect_one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
   expect_one_of("factor", options.factor, {"exp", "square", "linear"});
-  spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options)));
+  spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options_)));
   if (options.is_exact() && options.extent.has_value()) {
     grid_ = std::make_shared<ops::PeriodicGrid>(ops::periodic_grid(
         *options.extent, options.min_width, options.position_dim, symmetry_of(options)));
@@ -92,6 +94,7 @@ ops::SpectralSum FourierPositionImpl::limited_sum() const {
 }
 
 at::Tensor FourierPositionImpl::mask(const at::Tensor& offsets) const {
+  const ops::NoAutocast angles_as_they_are;
   const at::Tensor z = scaled(offsets);
   at::Tensor value = spectrum_->mask(z.reshape({-1, options_.position_dim}));  // [H, P]
   if (options_.max_bound > 0.0) value = value * limit(spectrum_->sum()).unsqueeze(-1);
@@ -120,6 +123,7 @@ ops::PositionFeatures FourierPositionImpl::features(const at::Tensor& positions,
 ops::PositionFeatures FourierPositionImpl::features(const PlacedTokens& queries,
                                                     const PlacedTokens& keys,
                                                     at::Tensor& span) const {
+  const ops::NoAutocast angles_as_they_are;
   const at::Tensor x = zero_unplaced(scaled(queries.positions), queries.has_position);
   const bool same = queries.positions.is_same(keys.positions);
   const at::Tensor y = same ? x : zero_unplaced(scaled(keys.positions), keys.has_position);
@@ -200,6 +204,7 @@ int64_t FourierPositionImpl::num_features(bool with_unplaced_tokens) const {
 }
 
 at::Tensor FourierPositionImpl::bound() const {
+  const ops::NoAutocast weights_as_they_are;
   const ops::SpectralSum sum = limited_sum();
   if (!sum.sine.defined()) return sum.cosine.abs().sum(-1);
   return (sum.cosine.square() + sum.sine.square()).sqrt().sum(-1);

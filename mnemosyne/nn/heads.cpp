@@ -7,6 +7,7 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/ops/autocast.h"
 
 namespace mnemosyne::nn {
 
@@ -29,6 +30,20 @@ void Heads::check(const at::Tensor& x, const at::Tensor& source, bool causal) co
               "], got ", x.sizes(), " and ", source.sizes());
   TORCH_CHECK(!causal || x.is_same(source),
               "[attention] expected no context in causal attention, got one");
+}
+
+Projected Heads::split(const Projected& projected) const {
+  const auto& [query, key, value] = projected;
+  const int64_t wide = queries * depth, narrow = keys * depth;
+  TORCH_CHECK(query.dim() == 3 && key.dim() == 3 && key.sizes() == value.sizes() &&
+                  query.size(0) == key.size(0) && query.size(2) == wide && key.size(2) == narrow,
+              "[attention] expected projections [B,L,", wide, "], [B,S,", narrow, "] and [B,S,",
+              narrow, "] of queries, keys and values, got ", query.sizes(), ", ", key.sizes(),
+              " and ", value.sizes());
+  const auto apart = [](const at::Tensor& x, int64_t heads) {
+    return split_heads(ops::to_autocast_dtype(x), heads);
+  };
+  return {apart(query, queries), apart(key, keys), apart(value, keys)};
 }
 
 at::Tensor split_heads(const at::Tensor& x, int64_t heads) {

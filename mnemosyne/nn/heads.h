@@ -11,6 +11,11 @@ namespace mnemosyne::nn {
 /// InputError unless the heads divide the width and the heads of keys (0: all) those of queries.
 void check_heads(int64_t embed_dim, int64_t num_heads, int64_t num_kv_heads);
 
+/// Queries [B,L,H d], keys and values [B,S,Hk d], with heads side by side.
+struct Projected {
+  at::Tensor query, key, value;
+};
+
 /// How many heads of which size there are.
 struct Heads {
   int64_t queries, keys, depth;
@@ -22,6 +27,10 @@ struct Heads {
 
   /// Refuses x or source that are not [B,L,E], and a source of another length when causal.
   void check(const at::Tensor& x, const at::Tensor& source, bool causal) const;
+
+  /// The heads apart, [B,H,L,d] and [B,Hk,S,d], in the dtype of autocast; refuses projections that
+  /// do not fit.
+  Projected split(const Projected& projected) const;
 };
 
 /// [B,L,heads * d] to [B,heads,L,d].

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <mutex>
 
 namespace mnemosyne::nn {
 
@@ -20,6 +21,13 @@ uint64_t part_seed(uint64_t seed, uint64_t index) {
   return z ^ (z >> 31);
 }
 
+uint64_t seed_or_draw(const std::optional<uint64_t>& seed) {
+  if (seed.has_value()) return *seed;
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+}
+
 at::Tensor seeded_normal(at::IntArrayRef sizes, double deviation, uint64_t seed) {
   at::Generator generator = at::detail::createCPUGenerator(seed);
   return at::randn(sizes, generator, at::TensorOptions(at::kFloat)) * deviation;
@@ -29,14 +37,15 @@ DenseImpl::DenseImpl(int64_t inputs, int64_t outputs, bool with_bias, uint64_t s
     : torch::nn::Module("Dense") {
   const double deviation = 1.0 / std::sqrt(static_cast<double>(inputs));
   weight = register_parameter("weight", seeded_normal({outputs, inputs}, deviation, seed));
-  if (with_bias) bias = register_parameter("bias", at::zeros({outputs}));
+  if (with_bias)
+    bias = register_parameter("bias", at::zeros({outputs}, at::TensorOptions(at::kFloat)));
 }
 
 at::Tensor DenseImpl::forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
 
 NormImpl::NormImpl(int64_t width) : torch::nn::Module("Norm") {
-  weight = register_parameter("weight", at::ones({width}));
-  bias = register_parameter("bias", at::zeros({width}));
+  weight = register_parameter("weight", at::ones({width}, at::TensorOptions(at::kFloat)));
+  bias = register_parameter("bias", at::zeros({width}, at::TensorOptions(at::kFloat)));
 }
 
 at::Tensor NormImpl::forward(const at::Tensor& x) const {

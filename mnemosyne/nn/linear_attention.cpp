@@ -11,10 +11,10 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/feature_map.h"
-#include "mnemosyne/nn/grid_offsets.h"
+#include "mnemosyne/nn/fft_attention.h"
 #include "mnemosyne/nn/heads.h"
+#include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/linear_attention_check.h"
-#include "mnemosyne/ops/masked_attention.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -30,6 +30,10 @@ FeatureMapKind kind_of(const LinearAttentionOptions& o) {
     throw InputError("[attention] expected a feature_map that sees the tokens, got \"constant\"");
   }
   return feature_map_kind(o.feature_map);
+}
+
+Heads heads_of(const LinearAttentionOptions& o) {
+  return {o.embed_dim, o.num_heads, o.num_kv_heads};
 }
 
 bool is_exponential(FeatureMapKind kind) {
@@ -55,8 +59,6 @@ void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
       std::to_string(o.exact_length) + " with " + (o.causal ? "causal " : "") + o.feature_map);
 }
 
-/// Up to here the L x S matrix of a mask is small.
-constexpr int64_t kLargestMatrix = 256;
 /// What passes over the matrix cost beside products, in terms of a product; measured.
 constexpr int64_t kMatrixOverhead = 32;
 
@@ -82,16 +84,17 @@ struct LinearAttentionImpl::Tokens {
 };
 
 LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
-    : Attention("LinearAttention"), options_(options), kind_(kind_of(options)) {
+    : Attention("LinearAttention"), options_(with_seed(options)), kind_(kind_of(options)) {
   check_exact_length(options, kind_);
+  const uint64_t seed = *options_.seed;
   const Heads heads =
-      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
+      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, seed);
   int64_t depth = heads.depth;
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
     check_rotary(*rotary, heads.depth);
   } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
-    fourier = register_module("position",
-                              FourierPosition(for_heads(*mask, options.num_heads, options.seed)));
+    fourier =
+        register_module("position", FourierPosition(for_heads(*mask, options.num_heads, seed)));
     if (!fourier->multiplicative()) depth += fourier->num_features();
   } else if (const auto* fft = std::get_if<FftMaskOptions>(&options.position)) {
     const int64_t dim = fft->mask.position_dim;
@@ -101,29 +104,41 @@ LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
           "got position_dim " +
           std::to_string(dim) + " and " + std::to_string(fft->columns) + " columns");
     }
-    FourierPositionOptions exact = for_heads(fft->mask, options.num_heads, options.seed);
+    FourierPositionOptions exact = for_heads(fft->mask, options.num_heads, seed);
     exact.coupling = "multiplicative";
     fourier = register_module("position", FourierPosition(exact));
   } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
     if (!options.causal) {
       throw InputError("[attention] expected causal attention for damped, got both directions");
     }
-    damped = register_module("position",
-                             DampedPosition(for_heads(*fading, options.num_heads, options.seed)));
+    damped =
+        register_module("position", DampedPosition(for_heads(*fading, options.num_heads, seed)));
   }
   if (kind_ != FeatureMapKind::kElu) {
     const int64_t count = num_omegas(kind_, options.num_features);
-    omega = register_buffer(
-        "omega", draw_omega(count, depth, part_seed(options.seed, kOmegaSeed)).to(at::kFloat));
+    omega = register_buffer("omega",
+                            draw_omega(count, depth, part_seed(seed, kOmegaSeed)).to(at::kFloat));
   }
 }
 
 at::Tensor LinearAttentionImpl::forward(const at::Tensor& x, const AttentionInputs& inputs) const {
-  return attend(x, inputs, nullptr);
+  return output->forward(
+      mix_heads(project(x, inputs, heads_of(options_), options_.causal), inputs));
+}
+
+at::Tensor LinearAttentionImpl::mix_heads(const Projected& projected,
+                                          const AttentionInputs& inputs) const {
+  return attend(projected, inputs, nullptr);
 }
 
 at::Tensor LinearAttentionImpl::forward_segment(const at::Tensor& x, LinearAttentionMemory& memory,
                                                 const AttentionInputs& inputs) const {
+  return output->forward(
+      mix_heads(project(x, inputs, heads_of(options_), options_.causal), inputs, memory));
+}
+
+at::Tensor LinearAttentionImpl::mix_heads(const Projected& projected, const AttentionInputs& inputs,
+                                          LinearAttentionMemory& memory) const {
   if (!options_.causal || std::holds_alternative<FftMaskOptions>(options_.position)) {
     throw InputError("[attention] expected causal attention without fft for segments, got " +
                      std::string(options_.causal ? "fft" : "both directions"));
@@ -134,7 +149,7 @@ at::Tensor LinearAttentionImpl::forward_segment(const at::Tensor& x, LinearAtten
   }
   TORCH_CHECK(!inputs.context.defined(),
               "[linear_attention] expected no context in causal attention, got one");
-  return attend(x, inputs, &memory);
+  return attend(projected, inputs, &memory);
 }
 
 at::Tensor LinearAttentionImpl::step(const at::Tensor& x, LinearAttentionMemory& memory,
@@ -144,14 +159,16 @@ at::Tensor LinearAttentionImpl::step(const at::Tensor& x, LinearAttentionMemory&
       .squeeze(1);
 }
 
-at::Tensor LinearAttentionImpl::attend(const at::Tensor& x, const AttentionInputs& inputs,
+at::Tensor LinearAttentionImpl::attend(const Projected& projected, const AttentionInputs& inputs,
                                        LinearAttentionMemory* memory) const {
-  const Heads heads(options_.embed_dim, options_.num_heads, options_.num_kv_heads);
-  const at::Tensor& source = inputs.context.defined() ? inputs.context : x;
-  heads.check(x, source, options_.causal);
-  Tokens tokens{.query = split_heads(query->forward(x), heads.queries),
-                .key = split_heads(key->forward(source), heads.keys),
-                .value = split_heads(value->forward(source), heads.keys),
+  const Projected apart = heads_of(options_).split(projected);
+  const ops::NoAutocast positions_and_sums_as_they_are;
+  const at::Tensor &x = projected.query, &source = projected.key;
+  // No examples: positions of each would leave attention without heads.
+  if (x.size(0) == 0 && memory == nullptr) return x;
+  Tokens tokens{.query = apart.query,
+                .key = apart.key,
+                .value = apart.value,
                 .mask = inputs.key_padding_mask,
                 .cross = inputs.context.defined()};
   const bool fft = std::holds_alternative<FftMaskOptions>(options_.position);
@@ -168,12 +185,22 @@ at::Tensor LinearAttentionImpl::attend(const at::Tensor& x, const AttentionInput
   }
   at::Tensor mixed;
   if (fft) {
-    mixed = with_fft_mask(tokens);
+    TORCH_CHECK(tokens.key.size(2) == tokens.query.size(2) && !tokens.places.has_position.defined(),
+                "[linear_attention] expected the tokens of one grid, all of them placed, for fft");
+    mixed = fft_attention({.query = tokens.query,
+                           .key = tokens.key,
+                           .value = tokens.value,
+                           .key_padding_mask = tokens.mask,
+                           .omega = omega,
+                           .feature_map = kind_,
+                           .causal = options_.causal,
+                           .columns = std::get<FftMaskOptions>(options_.position).columns},
+                          fourier);
   } else {
     mixed = mix(tokens, memory);
   }
   if (memory != nullptr) memory->length += x.size(1);
-  return output->forward(mixed.transpose(1, 2).flatten(2));
+  return mixed.transpose(1, 2).flatten(2);
 }
 
 at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memory) const {
@@ -242,7 +269,7 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
   }
   const double total = static_cast<double>(depth + size);
   const bool released = fourier->options().released_code;
-  call.scale = std::pow(released ? total : static_cast<double>(depth), -0.25);
+  call.scale = 1.0 / std::sqrt(released ? total : static_cast<double>(depth));
   call.omega = omega.narrow(1, 0, depth);
   const double place = released ? std::pow(static_cast<double>(depth) / total, 0.25) : 1.0;
   const at::Tensor vectors = omega.narrow(1, depth, size);
@@ -347,31 +374,6 @@ void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::T
   for (at::Tensor* x : {&in.state.sums, &in.state.normalizer, &in.state.offset}) {
     if (x->defined()) *x = folded(*x);
   }
-}
-
-at::Tensor LinearAttentionImpl::with_fft_mask(const Tokens& tokens) const {
-  const int64_t length = tokens.query.size(2), group = tokens.query.size(1) / tokens.key.size(1);
-  TORCH_CHECK(tokens.key.size(2) == length && !tokens.places.has_position.defined(),
-              "[linear_attention] expected the tokens of one grid, all of them placed, for fft");
-  const bool kernel = kind_ != FeatureMapKind::kRelu && kind_ != FeatureMapKind::kElu;
-  const double scale = kernel ? std::pow(static_cast<double>(tokens.query.size(3)), -0.25) : 1.0;
-  const auto features = [&](const at::Tensor& x) {
-    return ops::feature_map(kind_, x * scale, omega.defined() ? omega.to(x.options()) : omega);
-  };
-  at::Tensor keys = features(repeat_heads(tokens.key, group));
-  if (tokens.mask.defined()) {
-    keys = keys.masked_fill(tokens.mask.logical_not().unsqueeze(1).unsqueeze(-1), 0);
-  }
-  const int64_t columns = std::get<FftMaskOptions>(options_.position).columns;
-  const at::Tensor offsets = grid_offsets(length, columns).to(tokens.query.device());
-  at::Tensor factor = fourier->factor(offsets);
-  if (options_.causal) factor = factor * (offsets.squeeze(-1) >= 0);
-  factor = factor.to(tokens.query.scalar_type());
-  const at::Tensor queries = features(tokens.query), values = repeat_heads(tokens.value, group);
-  if (length > kLargestMatrix) return ops::fft_masked_attention(queries, keys, values, factor);
-  const at::Tensor index = grid_offset_index(length, columns).to(factor.device());
-  const at::Tensor matrix = factor.flatten(1).index_select(1, index).view({-1, length, length});
-  return ops::masked_linear_attention_reference(queries, keys, values, matrix);
 }
 
 std::shared_ptr<torch::nn::Module> LinearAttentionImpl::clone(

@@ -47,7 +47,8 @@ struct LinearAttentionOptions {
   /// always small, such as molecules: in space a sharp mask takes more features than they have
   /// tokens. Attention to both sides with "relu" or "elu+1".
   int64_t exact_length = 0;
-  uint64_t seed = 0;  ///< Of the initial weights and the random features.
+  /// Of the initial weights and the random features; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 };
 
 /// What causal attention remembers between segments and in decoding: a constant size.
@@ -86,6 +87,12 @@ class LinearAttentionImpl : public Attention {
 
   at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs = {}) const override;
 
+  at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs) const override;
+
+  /// `mix_heads` of the next segment of a causal sequence.
+  at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs,
+                       LinearAttentionMemory& memory) const;
+
   /// The next segment of a causal sequence, x [B,L,E]: the same as the rows of the one forward pass
   /// over the whole of it. `memory` moves on; gradients flow through it. InputError for attention
   /// that is not causal, for the FFT mask, which has no state, and for a FourierPosition whose
@@ -111,10 +118,9 @@ class LinearAttentionImpl : public Attention {
  private:
   struct Tokens;
   ops::PositionFeatures features(const Tokens& tokens, LinearAttentionMemory* memory) const;
-  at::Tensor attend(const at::Tensor& x, const AttentionInputs& inputs,
+  at::Tensor attend(const Projected& projected, const AttentionInputs& inputs,
                     LinearAttentionMemory* memory) const;
   at::Tensor mix(Tokens& tokens, LinearAttentionMemory* memory) const;
-  at::Tensor with_fft_mask(const Tokens& tokens) const;
   at::Tensor multiply(const Tokens& tokens, const OrderedLine& line, ops::LinearAttentionInputs& in,
                       const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
   bool is_exact(const Tokens& tokens) const;

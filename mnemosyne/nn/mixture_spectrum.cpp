@@ -50,11 +50,12 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
   const at::TensorOptions wide = at::TensorOptions(at::kDouble);
   const at::Tensor sigma = (1.0 / (kTwoPi * log_spaced_widths(o))).expand({heads, terms});
   amplitude = register_parameter(
-      "amplitude", at::full({heads, terms}, o.initial_amplitude / static_cast<double>(terms)));
+      "amplitude", at::full({heads, terms}, o.initial_amplitude / static_cast<double>(terms),
+                            at::TensorOptions(at::kFloat)));
   log_sigma = register_parameter("log_sigma", sigma.log().to(at::kFloat));
   if (centred) {
     // Not zero: there the exact mask has no gradient in the centres.
-    at::Generator generator = at::detail::createCPUGenerator(o.seed ^ kCentreSeed);
+    at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kCentreSeed);
     const at::Tensor start =
         o.rotation_invariant
             ? at::randn({heads, terms}, generator, wide).abs() * sigma
@@ -63,7 +64,7 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
   }
   if (o.phase) {
     // No two alike, so that heads look to different sides from the start.
-    at::Generator generator = at::detail::createCPUGenerator(o.seed ^ kPhaseSeed);
+    at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kPhaseSeed);
     phase = register_parameter("phase", at::randn({heads, terms}, generator, wide).to(at::kFloat));
   }
   draws = register_buffer("draws", draw_frequencies({.law = law_of(kernel_),
@@ -73,14 +74,14 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
                                                      .dim = o.position_dim,
                                                      .degrees = degrees_of(nu_),
                                                      .even = !centred,
-                                                     .seed = o.seed})
+                                                     .seed = *o.seed})
                                        .view({heads, terms, count, o.position_dim}));
   if (o.rotation_invariant) {
     const at::Tensor normals = draw_frequencies({.kind = draw_kind(o.draws),
                                                  .groups = heads * terms,
                                                  .count = count,
                                                  .dim = 3,
-                                                 .seed = o.seed ^ kDirectionSeed});
+                                                 .seed = *o.seed ^ kDirectionSeed});
     directions = register_buffer(
         "directions",
         (normals / normals.norm(2, {-1}, /*keepdim=*/true)).view({heads, terms, count, 3}));

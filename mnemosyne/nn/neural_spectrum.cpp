@@ -27,15 +27,16 @@ NeuralSpectrum::NeuralSpectrum(const FourierPositionOptions& o)
   if (o.hidden < 1) {
     throw InputError("[hidden] expected a positive number, got " + std::to_string(o.hidden));
   }
-  at::Generator generator = at::detail::createCPUGenerator(o.seed ^ kWeightSeed);
+  at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kWeightSeed);
   const double fan_in = 1.0 / std::sqrt(static_cast<double>(o.position_dim));
   const int64_t outputs = phase_ ? 2 * heads_ : heads_;
-  weight1 = register_parameter(
-      "weight1", at::randn({o.hidden, o.position_dim}, generator, at::TensorOptions()) * fan_in);
-  bias1 = register_parameter("bias1", at::randn({o.hidden}, generator, at::TensorOptions()));
+  const at::TensorOptions type = at::TensorOptions(at::kFloat);
+  weight1 = register_parameter("weight1",
+                               at::randn({o.hidden, o.position_dim}, generator, type) * fan_in);
+  bias1 = register_parameter("bias1", at::randn({o.hidden}, generator, type));
   // Zero: no mask at the start, and a gradient in the last layer all the same.
-  weight2 = register_parameter("weight2", at::zeros({outputs, o.hidden}));
-  at::Tensor start = at::zeros({outputs});
+  weight2 = register_parameter("weight2", at::zeros({outputs, o.hidden}, type));
+  at::Tensor start = at::zeros({outputs}, type);
   start.narrow(0, 0, heads_).fill_(o.initial_amplitude);
   bias2 = register_parameter("bias2", start);
   // One more coordinate, made uniform, chooses the scale.
@@ -43,7 +44,7 @@ NeuralSpectrum::NeuralSpectrum(const FourierPositionOptions& o)
                                            .groups = 1,
                                            .count = o.num_frequencies,
                                            .dim = o.position_dim + 1,
-                                           .seed = o.seed});
+                                           .seed = *o.seed});
   const at::Tensor share = at::special_ndtr(eps.narrow(-1, o.position_dim, 1));
   const at::Tensor scale = smallest_scale_ * (share * std::log(o.max_width / o.min_width)).exp();
   frequencies = register_buffer("frequencies", eps.narrow(-1, 0, o.position_dim) * scale);

@@ -19,6 +19,7 @@ constexpr uint64_t kDownSeed = 7;
 
 PerformerBlockImpl::PerformerBlockImpl(const PerformerBlockOptions& options)
     : torch::nn::Module("PerformerBlock"), options_(options) {
+  options_.site = with_seed(options.site);
   const int64_t width = options.site.embed_dim;
   if (width < 1 || options.hidden < 0) {
     throw InputError("[attention] expected a positive width and hidden of 0 or more, got " +
@@ -26,11 +27,11 @@ PerformerBlockImpl::PerformerBlockImpl(const PerformerBlockOptions& options)
   }
   const int64_t hidden = options.hidden > 0 ? options.hidden : 4 * width;
   norm1 = register_module("norm1", Norm(width));
-  attention = register_module("attention", make_attention(options.attention, options.site));
+  attention = register_module("attention", make_attention(options.attention, options_.site));
   norm2 = register_module("norm2", Norm(width));
-  up = register_module("up", Dense(width, hidden, true, part_seed(options.site.seed, kUpSeed)));
-  down =
-      register_module("down", Dense(hidden, width, true, part_seed(options.site.seed, kDownSeed)));
+  up = register_module("up", Dense(width, hidden, true, part_seed(*options_.site.seed, kUpSeed)));
+  down = register_module("down",
+                         Dense(hidden, width, true, part_seed(*options_.site.seed, kDownSeed)));
 }
 
 at::Tensor PerformerBlockImpl::feed_forward(const at::Tensor& x) const {

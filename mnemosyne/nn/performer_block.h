@@ -34,6 +34,8 @@ class PerformerBlockImpl : public torch::nn::Module {
   /// The next segment x [B,L,E] of a causal sequence. InputError for softmax attention.
   at::Tensor forward_segment(const at::Tensor& x, LinearAttentionMemory& memory) const;
 
+  const PerformerBlockOptions& options() const { return options_; }
+
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 

@@ -33,28 +33,28 @@ AttentionSite site_of(const PointEncoderOptions& o, uint64_t layer) {
           .max_width = o.max_width,
           .extent = o.extent,
           .rotation_invariant = o.rotation_invariant && o.attention.position == "flt",
-          .seed = part_seed(o.seed, layer)};
+          .seed = part_seed(*o.seed, layer)};
 }
 
 }  // namespace
 
 PointEncoderImpl::PointEncoderImpl(const PointEncoderOptions& options)
-    : torch::nn::Module("PointEncoder"), options_(options) {
+    : torch::nn::Module("PointEncoder"), options_(with_seed(options)) {
   check(options);
-  validate(options.attention, site_of(options, 0));
+  validate(options.attention, site_of(options_, 0));
   type_embedding = register_parameter(
       "type_embedding", seeded_normal({options.num_types, options.width}, kEmbeddingDeviation,
-                                      part_seed(options.seed, kTypeSeed)));
+                                      part_seed(*options_.seed, kTypeSeed)));
   if (options.attention.position == "absolute") {
     position_embedding = register_module(
         "position_embedding",
-        Dense(3, options.width, /*with_bias=*/false, part_seed(options.seed, kPositionSeed)));
+        Dense(3, options.width, /*with_bias=*/false, part_seed(*options_.seed, kPositionSeed)));
   }
   blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
-                           [&](uint64_t layer) { return site_of(options, layer); });
+                           [&](uint64_t layer) { return site_of(options_, layer); });
   norm = register_module("norm", Norm(options.width));
   head = register_module(
-      "head", Dense(options.width, options.outputs, true, part_seed(options.seed, kHeadSeed)));
+      "head", Dense(options.width, options.outputs, true, part_seed(*options_.seed, kHeadSeed)));
 }
 
 at::Tensor PointEncoderImpl::forward(const at::Tensor& types, const at::Tensor& positions,

@@ -35,7 +35,8 @@ struct PointEncoderOptions {
   /// The largest offset per axis. Factor "exp" would repeat beyond it, so larger points are
   /// refused; none: it grows with them.
   std::optional<double> extent = 12.0;
-  uint64_t seed = 0;  ///< Of the initial weights and all random draws.
+  /// Of the initial weights and all random draws; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 };
 
 /// A Transformer over points in space with a type each, such as the atoms of a molecule: types go

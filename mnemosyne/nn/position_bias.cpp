@@ -45,7 +45,8 @@ BucketBiasImpl::BucketBiasImpl(const BucketBiasOptions& options)
                      std::to_string(options.max_distance));
   }
   table = register_parameter(
-      "table", at::zeros({options.position_dim, options.num_buckets, options.num_heads}));
+      "table", at::zeros({options.position_dim, options.num_buckets, options.num_heads},
+                         at::TensorOptions(at::kFloat)));
 }
 
 at::Tensor BucketBiasImpl::forward(const at::Tensor& offsets) const {

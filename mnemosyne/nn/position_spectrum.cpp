@@ -7,6 +7,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/registry.h"
+#include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/mixture_spectrum.h"
 #include "mnemosyne/nn/neural_spectrum.h"
 #include "mnemosyne/nn/released_spectrum.h"
@@ -77,8 +78,9 @@ void check(const FourierPositionOptions& o) {
 std::shared_ptr<PositionSpectrum> make_position_spectrum(const FourierPositionOptions& options) {
   const auto& maker = kinds().get(options.kind);
   check(options);
-  if (options.released_code) return std::make_shared<ReleasedSpectrum>(options);
-  return maker(options);
+  const FourierPositionOptions seeded = with_seed(options);
+  if (options.released_code) return std::make_shared<ReleasedSpectrum>(seeded);
+  return maker(seeded);
 }
 
 at::Tensor log_spaced_widths(const FourierPositionOptions& options) {

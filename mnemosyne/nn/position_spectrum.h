@@ -50,7 +50,8 @@ struct FourierPositionOptions {
   bool rotation_invariant = false;     ///< D = 3: centres become shells. Mixture only.
   bool released_code = false;          ///< The estimator of the authors' code, see FourierPosition.
   int64_t hidden = 32;                 ///< Width of the network of "neural".
-  uint64_t seed = 0;                   ///< Of the frozen draws and the initial parameters.
+  /// Of the frozen draws and the initial parameters; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 
   /// Whether features are of e^f on a grid, from the exact f, and not of the sum of drawn waves.
   bool is_exact() const { return coupling == "multiplicative" && factor == "exp"; }

@@ -27,17 +27,18 @@ ReleasedSpectrum::ReleasedSpectrum(const FourierPositionOptions& o) {
         "0), got 0");
   }
   const int64_t heads = o.num_heads, terms = o.num_components, dim = o.position_dim;
+  const at::TensorOptions type = at::TensorOptions(at::kFloat);
   amplitude = register_parameter(
-      "amplitude", at::full({heads, terms}, o.initial_amplitude / static_cast<double>(terms)));
-  at::Generator generator = at::detail::createCPUGenerator(o.seed ^ kCentreSeed);
-  centre =
-      register_parameter("centre", at::randn({heads, terms, dim}, generator, at::TensorOptions()));
-  log_square = register_parameter("log_square", at::zeros({heads, terms}));
+      "amplitude",
+      at::full({heads, terms}, o.initial_amplitude / static_cast<double>(terms), type));
+  at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kCentreSeed);
+  centre = register_parameter("centre", at::randn({heads, terms, dim}, generator, type));
+  log_square = register_parameter("log_square", at::zeros({heads, terms}, type));
   frequencies = register_buffer("frequencies", draw_frequencies({.kind = DrawKind::kIndependent,
                                                                  .groups = heads,
                                                                  .count = o.num_frequencies,
                                                                  .dim = dim,
-                                                                 .seed = o.seed}));
+                                                                 .seed = *o.seed}));
 }
 
 ops::SpectralSum ReleasedSpectrum::sum() const {

@@ -10,6 +10,7 @@
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/nn/placed_tokens.h"
+#include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/masked_attention.h"
 
 namespace mnemosyne::nn {
@@ -29,20 +30,20 @@ at::Tensor unbiased(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
 }  // namespace
 
 SoftmaxAttentionImpl::SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options)
-    : Attention("SoftmaxAttention"), options_(options) {
+    : Attention("SoftmaxAttention"), options_(with_seed(options)) {
   const Heads heads =
-      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, options.seed);
+      add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, *options_.seed);
   if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
     check_rotary(*rotary, heads.depth);
   } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
     fourier = register_module("position",
-                              FourierPosition(for_heads(*mask, options.num_heads, options.seed)));
+                              FourierPosition(for_heads(*mask, options.num_heads, *options_.seed)));
   } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
     if (!options.causal) {
       throw InputError("[attention] expected causal attention for damped, got both directions");
     }
     damped = register_module("position",
-                             DampedPosition(for_heads(*fading, options.num_heads, options.seed)));
+                             DampedPosition(for_heads(*fading, options.num_heads, *options_.seed)));
   } else if (const auto* bias = std::get_if<BucketBiasOptions>(&options.position)) {
     BucketBiasOptions own = *bias;
     own.num_heads = options.num_heads;
@@ -100,13 +101,18 @@ at::Tensor SoftmaxAttentionImpl::bias(const at::Tensor& x, const at::Tensor& sou
 
 at::Tensor SoftmaxAttentionImpl::forward(const at::Tensor& x, const AttentionInputs& inputs) const {
   const Heads heads(options_.embed_dim, options_.num_heads, options_.num_kv_heads);
+  return output->forward(mix_heads(project(x, inputs, heads, options_.causal), inputs));
+}
+
+at::Tensor SoftmaxAttentionImpl::mix_heads(const Projected& projected,
+                                           const AttentionInputs& inputs) const {
+  const Heads heads(options_.embed_dim, options_.num_heads, options_.num_kv_heads);
+  auto [q, k, v] = heads.split(projected);
+  const ops::NoAutocast positions_as_they_are;
   const bool cross = inputs.context.defined();
-  const at::Tensor& source = cross ? inputs.context : x;
-  heads.check(x, source, options_.causal);
+  const at::Tensor &x = projected.query, &source = projected.key;
   const int64_t group = heads.queries / heads.keys;
-  at::Tensor q = split_heads(query->forward(x), heads.queries);
-  at::Tensor k = split_heads(key->forward(source), heads.keys);
-  const at::Tensor v = repeat_heads(split_heads(value->forward(source), heads.keys), group);
+  v = repeat_heads(v, group);
   const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position);
   at::Tensor bias_or_none;
   if (rotary != nullptr) {
@@ -119,12 +125,12 @@ at::Tensor SoftmaxAttentionImpl::forward(const at::Tensor& x, const AttentionInp
     k = cross ? turned(k, source, inputs.context_positions, inputs.context_has_position)
               : turned(k, x, inputs.positions, inputs.has_position);
   } else if (!std::holds_alternative<std::monostate>(options_.position)) {
-    bias_or_none = bias(x, source, inputs).to(x.scalar_type());
+    bias_or_none = bias(x, source, inputs).to(q.scalar_type());
   }
   k = repeat_heads(k, group);
   if (inputs.key_padding_mask.defined()) {
     const at::Tensor hidden = inputs.key_padding_mask.logical_not().unsqueeze(1).unsqueeze(1);
-    if (!bias_or_none.defined()) bias_or_none = at::zeros({1, 1, 1, 1}, x.options());
+    if (!bias_or_none.defined()) bias_or_none = at::zeros({1, 1, 1, 1}, q.options());
     bias_or_none = bias_or_none.masked_fill(hidden, kHidden);
   }
   const at::Tensor mixed =
@@ -132,7 +138,7 @@ at::Tensor SoftmaxAttentionImpl::forward(const at::Tensor& x, const AttentionInp
           ? ops::softmax_attention_with_bias(q, k, v, bias_or_none, options_.causal)
           : unbiased(q, k, v, options_.causal,
                      inputs.positions.defined() && inputs.positions.requires_grad());
-  return output->forward(mixed.transpose(1, 2).flatten(2));
+  return mixed.transpose(1, 2).flatten(2);
 }
 
 std::shared_ptr<torch::nn::Module> SoftmaxAttentionImpl::clone(

@@ -29,7 +29,7 @@ struct SoftmaxAttentionOptions {
   std::variant<std::monostate, RotaryPositionOptions, AlibiOptions, BucketBiasOptions,
                FourierPositionOptions, DampedPositionOptions>
       position{};
-  uint64_t seed = 0;  ///< Of the initial weights.
+  std::optional<uint64_t> seed{};  ///< Of the initial weights; none: torch's default generator.
 };
 
 /// Dense softmax attention with the position encodings that linear attention is compared with:
@@ -44,6 +44,8 @@ class SoftmaxAttentionImpl : public Attention {
   explicit SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options);
 
   at::Tensor forward(const at::Tensor& x, const AttentionInputs& inputs = {}) const override;
+
+  at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs) const override;
 
   const SoftmaxAttentionOptions& options() const { return options_; }
 

@@ -36,28 +36,29 @@ AttentionSite site_of(const ViTOptions& o, uint64_t layer) {
           .max_width = std::max(static_cast<double>(side) / 2.0, 1.0),
           .extent = static_cast<double>(side),
           .grid = {side, side},
-          .seed = part_seed(o.seed, layer)};
+          .seed = part_seed(*o.seed, layer)};
 }
 
 }  // namespace
 
-ViTImpl::ViTImpl(const ViTOptions& options) : torch::nn::Module("ViT"), options_(options) {
+ViTImpl::ViTImpl(const ViTOptions& options)
+    : torch::nn::Module("ViT"), options_(with_seed(options)) {
   check(options);
-  validate(options.attention, site_of(options, 0));
+  validate(options.attention, site_of(options_, 0));
   const int64_t side = options.image_size / options.patch_size;
   const int64_t pixels = options.channels * options.patch_size * options.patch_size;
   patches = register_module(
-      "patches", Dense(pixels, options.width, true, part_seed(options.seed, kPatchSeed)));
+      "patches", Dense(pixels, options.width, true, part_seed(*options_.seed, kPatchSeed)));
   if (options.attention.position == "absolute") {
     position_embedding = register_parameter(
         "position_embedding", seeded_normal({side * side, options.width}, kEmbeddingDeviation,
-                                            part_seed(options.seed, kPositionSeed)));
+                                            part_seed(*options_.seed, kPositionSeed)));
   }
   blocks = register_blocks(*this, options.layers, options.attention, options.hidden,
-                           [&](uint64_t layer) { return site_of(options, layer); });
+                           [&](uint64_t layer) { return site_of(options_, layer); });
   norm = register_module("norm", Norm(options.width));
-  head = register_module(
-      "head", Dense(options.width, options.num_classes, true, part_seed(options.seed, kHeadSeed)));
+  head = register_module("head", Dense(options.width, options.num_classes, true,
+                                       part_seed(*options_.seed, kHeadSeed)));
   const at::Tensor axis = at::arange(side, at::TensorOptions(at::kDouble));
   positions_ = at::stack(at::meshgrid({axis, axis}, "ij"), -1).view({-1, 2});
 }
@@ -68,10 +69,11 @@ at::Tensor ViTImpl::forward(const at::Tensor& images) const {
                   images.size(3) == size,
               "[vit] expected images [B,", options_.channels, ",", size, ",", size, "], got ",
               images.sizes());
-  const at::Tensor pixels = images.reshape({-1, options_.channels, side, patch, side, patch})
-                                .permute({0, 2, 4, 1, 3, 5})
-                                .flatten(3)
-                                .flatten(1, 2);  // [B, patches, C patch^2]
+  const at::Tensor pixels =
+      images.reshape({images.size(0), options_.channels, side, patch, side, patch})
+          .permute({0, 2, 4, 1, 3, 5})
+          .flatten(3)
+          .flatten(1, 2);  // [B, patches, C patch^2]
   at::Tensor x = patches->forward(pixels);
   if (position_embedding.defined()) x = x + position_embedding;
   const AttentionInputs inputs{.positions = positions_.to(images.device())};

@@ -26,7 +26,8 @@ struct ViTOptions {
   int64_t layers = 2;
   int64_t hidden = 0;  ///< Of the feed-forward part; 0: four times the width.
   AttentionOptions attention{};
-  uint64_t seed = 0;  ///< Of the initial weights and all random draws.
+  /// Of the initial weights and all random draws; none: from torch's default generator.
+  std::optional<uint64_t> seed{};
 };
 
 /// A Vision Transformer (Dosovitskiy et al., arXiv 2010.11929) whose patches sit in the plane:

@@ -50,7 +50,8 @@ WindowShape window_shape(const FourierPositionOptions& o) {
 WindowSpectrum::WindowSpectrum(const FourierPositionOptions& o)
     : shape_(window_shape(o)), smoothing_(o.smoothing) {
   const double start = o.initial_amplitude / static_cast<double>(o.num_components);
-  amplitude = register_parameter("amplitude", at::full({o.num_heads, o.num_components}, start));
+  amplitude = register_parameter(
+      "amplitude", at::full({o.num_heads, o.num_components}, start, at::TensorOptions(at::kFloat)));
   const bool lattice = shape_ == WindowShape::kDirichlet;
   const at::Tensor spaced = log_spaced_widths(o);
   widths = register_buffer("widths", lattice ? spaced.round() : spaced);
@@ -101,7 +102,7 @@ void WindowSpectrum::set_drawn(const FourierPositionOptions& o) {
                                      .count = count,
                                      .dim = dim,
                                      .even = true,
-                                     .seed = o.seed})
+                                     .seed = *o.seed})
                        .view({heads, terms, count, dim});
   const at::Tensor v = widths.view({terms, 1}), tau = smoothing_ * v;
   at::Tensor ratio;  // g / p, [H, T, n]

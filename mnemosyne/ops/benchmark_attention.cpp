@@ -87,12 +87,14 @@ AttentionCost cost_of(const std::vector<at::Tensor>& inputs, int repetitions,
   return cost;
 }
 
+at::TensorOptions real() { return at::TensorOptions(at::kFloat); }
+
 /// Operations a second of the fastest product found.
 double multiply_rate(int repetitions) {
   const at::NoGradGuard no_grad;
   double rate = 0;
   for (const int64_t size : {256, 512, 1024}) {
-    const at::Tensor a = at::randn({size, size}), b = at::randn({size, size});
+    const at::Tensor a = at::randn({size, size}, real()), b = at::randn({size, size}, real());
     const double operations = 2.0 * static_cast<double>(size * size * size);
     const int rounds = static_cast<int>(1024 / size);
     const auto measure = [&](const std::function<void()>& body) {
@@ -111,12 +113,12 @@ AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<
                           int64_t features, int64_t rank) {
   const std::vector<int64_t> table = {options.heads, inputs[0].size(2), rank};
   if (rank > 0) {
-    inputs.push_back(at::rand(table));
-    inputs.push_back(at::rand(table));
-    if (options.fading) inputs.push_back(at::rand(table).mul_(-0.1));
+    inputs.push_back(at::rand(table, real()));
+    inputs.push_back(at::rand(table, real()));
+    if (options.fading) inputs.push_back(at::rand(table, real()).mul_(-0.1));
   }
   const LinearAttentionOptions how{.feature_map = FeatureMapKind::kFavorPlus,
-                                   .omega = at::randn({features, options.depth}),
+                                   .omega = at::randn({features, options.depth}, real()),
                                    .causal = options.causal,
                                    .with_state = false};
   return cost_of(inputs, options.repetitions, [&](const std::vector<at::Tensor>& x) {
@@ -133,7 +135,7 @@ AttentionCost linear_cost(const AttentionBenchmarkOptions& options, std::vector<
 AttentionBenchmarkRow measure(const AttentionBenchmarkOptions& options, int64_t length,
                               double rate) {
   AttentionBenchmarkRow row{.length = length};
-  const auto normal = [&] { return at::randn({1, options.heads, length, options.depth}); };
+  const auto normal = [&] { return at::randn({1, options.heads, length, options.depth}, real()); };
   const std::vector<at::Tensor> inputs = {normal(), normal(), normal()};
   for (const int64_t features : options.features) {
     for (const int64_t rank : options.ranks) {
@@ -153,10 +155,10 @@ AttentionBenchmarkRow measure(const AttentionBenchmarkOptions& options, int64_t 
   }
   if (length <= options.longest_with_bias) {
     std::vector<at::Tensor> with_bias = inputs;
-    with_bias.push_back(at::randn({1, options.heads, length, length}));
+    with_bias.push_back(at::randn({1, options.heads, length, length}, real()));
     if (options.causal) {
       with_bias.back().add_(
-          at::full({length, length}, -std::numeric_limits<float>::infinity()).triu(1));
+          at::full({length, length}, -std::numeric_limits<float>::infinity(), real()).triu(1));
     }
     row.softmax_with_bias = cost_of(with_bias, options.repetitions, [](const auto& x) {
       return at::scaled_dot_product_attention(x[0], x[1], x[2], x[3]);

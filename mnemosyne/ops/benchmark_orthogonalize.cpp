@@ -44,7 +44,7 @@ OrthogonalizeTimes benchmark_orthogonalize(const std::vector<std::pair<int64_t, 
   std::vector<at::Tensor> matrices;
   std::vector<MatrixRef> references;
   for (const auto& [rows, columns] : sizes) {
-    inputs.push_back(at::randn({rows, columns}));
+    inputs.push_back(at::randn({rows, columns}, at::TensorOptions(at::kFloat)));
     matrices.push_back(inputs.back().clone());
     references.push_back({matrices.back().data_ptr<float>(), rows, columns});
   }

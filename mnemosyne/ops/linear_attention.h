@@ -40,10 +40,11 @@ struct LinearAttentionInputs {
 struct LinearAttentionOptions {
   /// Of queries and keys; none: they *are* features (D = M), positive or signed.
   std::optional<FeatureMapKind> feature_map{};
-  at::Tensor omega{};             ///< [W,D] for the maps that project; not differentiated.
-  bool causal = false;            ///< Query i sees keys 0..i; needs L = S.
-  std::optional<double> scale{};  ///< Of queries and keys; default D^(-1/4) for maps that estimate
-                                  ///< the softmax kernel, else 1.
+  at::Tensor omega{};   ///< [W,D] for the maps that project; not differentiated.
+  bool causal = false;  ///< Query i sees keys 0..i; needs L = S.
+  /// Of the product q.k, as in at::scaled_dot_product_attention, so queries and keys take its root
+  /// each; default 1 / sqrt(D) for maps that estimate the softmax kernel, else 1.
+  std::optional<double> scale{};
   double denominator_floor = 1e-20;  ///< Least magnitude of a denominator, which keeps its sign.
   /// Without: sums and normalizer of the result are empty, [B,H,0,Dv] and [B,H,0]. Kept for the
   /// backward pass, a state of R M Dv numbers can take more memory than the output; and attention

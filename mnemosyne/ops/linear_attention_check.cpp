@@ -115,7 +115,7 @@ bool feature_map_has_offset(const LinearAttentionOptions& options) {
 }
 
 double linear_attention_scale(const LinearAttentionOptions& options, int64_t depth) {
-  if (options.scale.has_value()) return *options.scale;
+  if (options.scale.has_value()) return std::sqrt(*options.scale);
   return feature_map_has_offset(options) ? std::pow(static_cast<double>(depth), -0.25) : 1.0;
 }
 
@@ -140,8 +140,8 @@ LinearAttentionShape check_linear_attention(const LinearAttentionInputs& inputs,
     throw InputError("[linear_attention] expected a denominator_floor from 1e-30 to 1, got " +
                      std::to_string(options.denominator_floor));
   }
-  if (options.scale.has_value() && !std::isfinite(*options.scale)) {
-    throw InputError("[linear_attention] expected a finite scale, got " +
+  if (options.scale.has_value() && !(std::isfinite(*options.scale) && *options.scale >= 0.0)) {
+    throw InputError("[linear_attention] expected a finite scale of 0 or more, got " +
                      std::to_string(*options.scale));
   }
   TORCH_CHECK(!options.causal || s.queries == s.keys,

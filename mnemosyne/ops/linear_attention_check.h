@@ -20,7 +20,7 @@ void resolve_constant_features(LinearAttentionInputs& inputs, LinearAttentionOpt
 bool feature_map_projects(const LinearAttentionOptions& options);
 bool feature_map_has_offset(const LinearAttentionOptions& options);
 
-/// What queries and keys are multiplied by.
+/// What queries and keys are multiplied by, each: the root of the scale of their product.
 double linear_attention_scale(const LinearAttentionOptions& options, int64_t depth);
 
 /// Whether the kernel takes these tensors; looks at dtype and device only.

@@ -323,6 +323,8 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      std::optional<double>, double, bool with_state) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4,
               "[linear_attention] expected query [B,H,L,D], key [B,Hk,S,D] and value [B,Hk,S,Dv]");
+  TORCH_CHECK(q.sym_size(3) != 0 && v.sym_size(3) != 0,
+              "[linear_attention] expected a depth of at least 1, got 0");
   const std::optional<FeatureMapKind> kind = kind_of(feature_map);
   c10::SymInt features = kind == FeatureMapKind::kConstant ? c10::SymInt(1) : q.sym_size(3);
   if (feature_map_projects({.feature_map = kind}) && omega.has_value()) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "mnemosyne/core/named_tensors.h"
 #include "mnemosyne/tasks/param_list.h"
 
 namespace mnemosyne::tasks {
@@ -28,6 +29,9 @@ class Model {
 
   /// Number of values of one network's parameters.
   virtual int64_t num_params() const = 0;
+
+  /// See Task::buffers.
+  virtual NamedTensors buffers() const { return {}; }
 
   /// See Task::metadata.
   virtual std::map<std::string, std::string> metadata() const { return {}; }

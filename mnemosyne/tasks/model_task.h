@@ -24,6 +24,8 @@ class ModelTask : public Task {
 
   std::vector<std::string> param_names() const override { return model_->param_names(); }
 
+  NamedTensors buffers() const override { return model_->buffers(); }
+
   std::map<std::string, std::string> metadata() const override { return model_->metadata(); }
 
  protected:

@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/nn/position_metadata.h"
+#include "mnemosyne/nn/module_metadata.h"
 #include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
@@ -84,12 +84,17 @@ class ModuleModel : public Model {
   explicit ModuleModel(NetworkFactory factory) : factory_(std::move(factory)) {
     Instance first = build(factory_, kBufferSeed);
     names_ = first.names;
-    metadata_ = nn::position_metadata(*first.network.module);
+    metadata_ = nn::module_metadata(*first.network.module);
+    for (const auto& item : first.network.module->named_buffers()) {
+      buffers_.emplace_back(item.key(), item.value().detach().clone());
+    }
     for (const at::Tensor& param : first.params) num_params_ += param.numel();
     idle_.push_back(std::make_unique<Instance>(std::move(first)));
   }
 
   std::vector<std::string> param_names() const override { return names_; }
+
+  NamedTensors buffers() const override { return buffers_; }
 
   std::map<std::string, std::string> metadata() const override { return metadata_; }
 
@@ -183,6 +188,7 @@ class ModuleModel : public Model {
 
   NetworkFactory factory_;
   std::vector<std::string> names_;
+  NamedTensors buffers_;
   std::map<std::string, std::string> metadata_;
   int64_t num_params_ = 0;
   mutable std::mutex mutex_;

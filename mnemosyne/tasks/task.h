@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "mnemosyne/core/named_tensors.h"
+
 namespace mnemosyne::tasks {
 
 /// What a network sees in one step: inputs and targets, in the order that the task's loss expects.
@@ -52,8 +54,12 @@ class Task {
   /// Mean loss of every member: params[i] is [P, ...], the result [P].
   virtual at::Tensor loss(at::TensorList params, const Batch& batch) const = 0;
 
+  /// What the network computes with beside its parameters, the same in every member and run: frozen
+  /// draws, by the names that they have in the module. A file of the parameters holds them too.
+  virtual NamedTensors buffers() const { return {}; }
+
   /// What a file of the parameters should say beside them, so that the network can be understood
-  /// without the task: nn::position_metadata where there are position encodings.
+  /// without the task: nn::module_metadata where it is a module.
   virtual std::map<std::string, std::string> metadata() const { return {}; }
 
   /// Fraction of right answers of every member, [P]; undefined where the task is no classification.

@@ -12,7 +12,13 @@
 
 namespace mnemosyne::python {
 
+/// c10::Error for what a C++ module cannot compute with: wrappers of torch.func and of tracers.
+void check_is_plain(const at::Tensor& x);
+
 /// A module of the library as the package holds it: its tensors are those of Python.
+///
+/// Layers, `Dense` and `Norm`, are not among them: Python has torch's own layers in their place and
+/// calls these, so that users can hook, wrap and replace them.
 ///
 /// Parameters live in Python as `torch.nn.Parameter`s. A module is *tied* to them when each of its
 /// own tensors shares the memory and the version counter of the tensor of Python, and has its
@@ -26,8 +32,11 @@ class ModuleHandle {
   /// else one of a copy that is. Never the same module with other tensors, which a graph may need.
   std::shared_ptr<ModuleHandle> tied(const std::vector<at::Tensor>& tensors);
 
-  /// Dotted names of all parameters, then of all buffers.
+  /// Dotted names of all parameters, then of all buffers, without those of layers.
   std::vector<std::string> names() const;
+
+  /// The parameters of a layer, which keeps none.
+  std::vector<std::pair<std::string, at::Tensor>> take_parameters() const;
 
   /// Its own tensors, without those of its children.
   std::vector<std::pair<std::string, at::Tensor>> parameters() const;
@@ -45,7 +54,8 @@ class ModuleHandle {
   }
 
  private:
-  std::vector<at::Tensor> tensors() const;
+  /// By dotted name: all parameters, then all buffers, without those of layers.
+  std::vector<std::pair<std::string, at::Tensor>> tensors() const;
 
   std::shared_ptr<torch::nn::Module> module_;
 };

@@ -1,3 +1,5 @@
+#include <array>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -6,10 +8,15 @@
 #include <vector>
 
 #include "bindings.h"
+#include "make_module.h"
+#include "mnemosyne/io/safetensors.h"
+#include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/nn/performer_block.h"
+#include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/vit.h"
 #include "module_handle.h"
-#include "options.h"
+#include "untraced.h"
 
 namespace mnemosyne::python {
 namespace {
@@ -18,6 +25,8 @@ using Handle = std::shared_ptr<ModuleHandle>;
 using Optional = std::optional<at::Tensor>;
 /// sums, normalizer, offset, last position, number of tokens so far, span of their positions.
 using Memory = std::tuple<Optional, Optional, Optional, Optional, int64_t, Optional>;
+/// In the order of nn::AttentionInputs.
+using Inputs = std::array<Optional, 6>;
 using Features = std::tuple<at::Tensor, at::Tensor, Optional>;
 
 at::Tensor or_undefined(const Optional& x) { return x.value_or(at::Tensor()); }
@@ -40,52 +49,12 @@ Memory write_memory(const nn::LinearAttentionMemory& m) {
           or_none(m.span)};
 }
 
-template <typename Impl, typename Options>
-Handle make_handle(const Options& options) {
-  return std::make_shared<ModuleHandle>(std::make_shared<Impl>(options));
-}
-
-/// `position` is None or a dictionary of options, whose "type" says of what.
-Handle make_linear_attention(const py::dict& options, const std::optional<py::dict>& position) {
-  auto read = read_options<nn::LinearAttentionOptions>(options);
-  if (position.has_value()) {
-    py::dict rest = position->attr("copy")();
-    const std::string type = rest.attr("pop")("type").cast<std::string>();
-    if (type == "FourierPosition") {
-      read.position = read_options<nn::FourierPositionOptions>(rest);
-    } else if (type == "DampedPosition") {
-      read.position = read_options<nn::DampedPositionOptions>(rest);
-    } else {
-      read.position = read_options<nn::RotaryPositionOptions>(rest);
-    }
-  }
-  return make_handle<nn::LinearAttentionImpl>(read);
-}
-
-template <typename Impl, typename Options>
-Handle make_model(const py::dict& options, const py::dict& attention) {
-  auto read = read_options<Options>(options);
-  read.attention = read_options<nn::AttentionOptions>(attention, read.attention);
-  return make_handle<Impl>(read);
-}
-
-Handle make_performer_block(const py::dict& site, const py::dict& attention, int64_t hidden) {
-  return make_handle<nn::PerformerBlockImpl>(
-      nn::PerformerBlockOptions{.site = read_options<nn::AttentionSite>(site),
-                                .attention = read_options<nn::AttentionOptions>(attention),
-                                .hidden = hidden});
-}
-
 /// Calls `use` with the FourierPosition or DampedPosition of a handle.
 template <typename Use>
 auto with_position(const Handle& handle, Use use) {
   torch::nn::Module& module = handle->module();
   if (const auto* damped = dynamic_cast<nn::DampedPositionImpl*>(&module)) return use(*damped);
   return use(handle->as<nn::FourierPositionImpl>());
-}
-
-py::dict position_options(const Handle& handle) {
-  return with_position(handle, [](const auto& p) { return write_options(p.options()); });
 }
 
 at::Tensor position_mask(const Handle& handle, const at::Tensor& offsets) {
@@ -146,73 +115,64 @@ std::pair<at::Tensor, at::Tensor> position_join(const Handle& handle, const at::
   return handle->as<nn::FourierPositionImpl>().join(query, key, {query_features, key_features, {}});
 }
 
-nn::AttentionInputs inputs_of(const Optional& positions, const Optional& has_position,
-                              const Optional& mask) {
-  return {.positions = or_undefined(positions),
-          .has_position = or_undefined(has_position),
-          .key_padding_mask = or_undefined(mask),
-          .context = {},
-          .context_positions = {},
-          .context_has_position = {}};
+nn::AttentionInputs read_inputs(const Inputs& x) {
+  return {.positions = or_undefined(x[0]),
+          .has_position = or_undefined(x[1]),
+          .key_padding_mask = or_undefined(x[2]),
+          .context = or_undefined(x[3]),
+          .context_positions = or_undefined(x[4]),
+          .context_has_position = or_undefined(x[5])};
 }
 
-at::Tensor attention_forward(const Handle& handle, const at::Tensor& x, const Optional& positions,
-                             const Optional& has_position, const Optional& mask,
-                             const Optional& context, const Optional& context_positions,
-                             const Optional& context_has_position) {
-  nn::AttentionInputs inputs = inputs_of(positions, has_position, mask);
-  inputs.context = or_undefined(context);
-  inputs.context_positions = or_undefined(context_positions);
-  inputs.context_has_position = or_undefined(context_has_position);
-  if (auto* block = dynamic_cast<nn::PerformerBlockImpl*>(&handle->module())) {
-    return block->forward(x, inputs);
-  }
-  return handle->as<nn::Attention>().forward(x, inputs);
+/// Heads side by side, [B,L,H d]: see nn::Attention::mix_heads. None for the memory: attention to
+/// all tokens; else the next segment, and the memory after it.
+std::pair<at::Tensor, Memory> attention_mix(const Handle& handle, const at::Tensor& query,
+                                            const at::Tensor& key, const at::Tensor& value,
+                                            const Inputs& given,
+                                            const std::optional<Memory>& memory) {
+  for (const at::Tensor* x : {&query, &key, &value}) check_is_plain(*x);
+  const nn::AttentionInputs inputs = read_inputs(given);
+  const nn::Projected projected{query, key, value};
+  if (!memory.has_value()) return {handle->as<nn::Attention>().mix_heads(projected, inputs), {}};
+  nn::LinearAttentionMemory next = read_memory(*memory);
+  at::Tensor y = handle->as<nn::LinearAttentionImpl>().mix_heads(projected, inputs, next);
+  return {y, write_memory(next)};
 }
 
-std::pair<at::Tensor, Memory> attention_segment(const Handle& handle, const at::Tensor& x,
-                                                const Memory& state, const Optional& positions,
-                                                const Optional& has_position,
-                                                const Optional& mask) {
-  nn::LinearAttentionMemory memory = read_memory(state);
-  at::Tensor y;
-  if (auto* block = dynamic_cast<nn::PerformerBlockImpl*>(&handle->module())) {
-    y = block->forward_segment(x, memory);
-  } else {
-    y = handle->as<nn::LinearAttentionImpl>().forward_segment(
-        x, memory, inputs_of(positions, has_position, mask));
-  }
-  return {y, write_memory(memory)};
-}
-
-at::Tensor model_forward(const Handle& handle, const std::vector<at::Tensor>& inputs) {
+/// The module of C++ on its own, with its own layers: what those of Python are tested against.
+at::Tensor reference_forward(const Handle& handle, const std::vector<at::Tensor>& x,
+                             const Inputs& given) {
   torch::nn::Module& module = handle->module();
   if (auto* points = dynamic_cast<nn::PointEncoderImpl*>(&module)) {
-    return points->forward(inputs.at(0), inputs.at(1),
-                           inputs.size() > 2 ? inputs[2] : at::Tensor());
+    return points->forward(x.at(0), x.at(1), x.size() > 2 ? x[2] : at::Tensor());
   }
-  if (auto* vit = dynamic_cast<nn::ViTImpl*>(&module)) return vit->forward(inputs.at(0));
-  return handle->as<nn::CausalLMImpl>().forward(inputs.at(0));
+  if (auto* vit = dynamic_cast<nn::ViTImpl*>(&module)) return vit->forward(x.at(0));
+  if (auto* language = dynamic_cast<nn::CausalLMImpl*>(&module)) return language->forward(x.at(0));
+  if (auto* block = dynamic_cast<nn::PerformerBlockImpl*>(&module)) {
+    return block->forward(x.at(0), read_inputs(given));
+  }
+  return handle->as<nn::Attention>().forward(x.at(0), read_inputs(given));
 }
 
-std::pair<at::Tensor, std::vector<Memory>> model_segment(const Handle& handle,
-                                                         const at::Tensor& tokens,
-                                                         const std::vector<Memory>& blocks,
-                                                         int64_t length) {
-  nn::CausalLMImpl::Memory memory{.blocks = {}, .length = length};
-  for (const Memory& block : blocks) memory.blocks.push_back(read_memory(block));
-  at::Tensor logits = handle->as<nn::CausalLMImpl>().forward_segment(tokens, memory);
-  std::vector<Memory> next;
-  for (const nn::LinearAttentionMemory& block : memory.blocks) next.push_back(write_memory(block));
-  return {logits, next};
+using Metadata = std::map<std::string, std::string>;
+
+std::pair<std::map<std::string, at::Tensor>, Metadata> read_safetensors(const std::string& path) {
+  io::TensorFile file = io::read_safetensors(path);
+  return {{file.tensors.begin(), file.tensors.end()}, std::move(file.metadata)};
+}
+
+void write_safetensors(const std::string& path, const std::map<std::string, at::Tensor>& tensors,
+                       const Metadata& metadata) {
+  io::write_safetensors(path, {tensors.begin(), tensors.end()}, metadata);
 }
 
 /// None for maps without random vectors.
 Optional draw_omega(const std::string& feature_map, int64_t num_features, int64_t dim,
-                    uint64_t seed) {
+                    uint64_t seed, at::Device device, at::ScalarType dtype) {
   const int64_t count = nn::num_omegas(nn::feature_map_kind(feature_map), num_features);
   if (count == 0) return {};
-  return nn::draw_omega(count, dim, seed);
+  const Untraced numbers;
+  return nn::draw_omega(count, dim, seed).to(device, dtype);
 }
 
 at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
@@ -223,13 +183,6 @@ at::Tensor log_decay(const at::Tensor& decay, const at::Tensor& positions,
 void bind_positions(py::module_& module) {
   using py::arg;
   const py::call_guard<py::gil_scoped_release> without_gil;
-  module.def("fourier_position", [](const py::dict& options) {
-    return make_handle<nn::FourierPositionImpl>(read_options<nn::FourierPositionOptions>(options));
-  });
-  module.def("damped_position", [](const py::dict& options) {
-    return make_handle<nn::DampedPositionImpl>(read_options<nn::DampedPositionOptions>(options));
-  });
-  module.def("position_options", &position_options, "All options of a position, by name.");
   module.def("position_mask", &position_mask, without_gil);
   module.def("position_factor", &position_factor, without_gil);
   module.def("position_features", &position_features, arg("position"), arg("positions"),
@@ -252,29 +205,23 @@ void bind_nn(py::module_& module) {
   py::class_<ModuleHandle, Handle>(module, "Module",
                                    "A module of the library; its tensors are Python's.")
       .def_property_readonly("kind", &ModuleHandle::kind)
+      .def_property_readonly("arguments", &arguments_of,
+                             "Those of `make_module`, besides the kind, that give the same again.")
       .def_property_readonly("names", &ModuleHandle::names,
-                             "Dotted names of all parameters, then of all buffers.")
+                             "Dotted names of parameters, then of buffers; not those of layers.")
+      .def("take_parameters", &ModuleHandle::take_parameters)
       .def("parameters", &ModuleHandle::parameters, "Own parameters, without those of children.")
       .def("buffers", &ModuleHandle::buffers)
       .def("children", &ModuleHandle::children)
       .def("tied", &ModuleHandle::tied, arg("tensors"),
            "A handle whose module computes with `tensors`, for autograd too.");
   bind_positions(module);
-  module.def("linear_attention", &make_linear_attention, arg("options"),
-             arg("position") = py::none());
-  module.def("performer_block", &make_performer_block);
-  module.def("causal_lm", &make_model<nn::CausalLMImpl, nn::CausalLMOptions>);
-  module.def("vit", &make_model<nn::ViTImpl, nn::ViTOptions>);
-  module.def("point_encoder", &make_model<nn::PointEncoderImpl, nn::PointEncoderOptions>);
-  module.def("attention_forward", &attention_forward, arg("attention"), arg("x"),
-             arg("positions") = py::none(), arg("has_position") = py::none(),
-             arg("key_padding_mask") = py::none(), arg("context") = py::none(),
-             arg("context_positions") = py::none(), arg("context_has_position") = py::none(),
-             without_gil);
-  module.def("attention_segment", &attention_segment, without_gil);
-  module.def("model_forward", &model_forward, without_gil);
-  module.def("model_segment", &model_segment, without_gil);
-  module.def("draw_omega", &draw_omega, "Random vectors [W, dim], float64, or None.");
+  module.def("make_module", &make_module, "A module of the library by its kind, from options.");
+  module.def("attention_mix", &attention_mix, without_gil);
+  module.def("reference_forward", &reference_forward, without_gil);
+  module.def("read_safetensors", &read_safetensors, "(tensors by name, metadata) of a file.");
+  module.def("write_safetensors", &write_safetensors);
+  module.def("draw_omega", &draw_omega, "Random vectors [W, dim], or None.");
   module.def("log_decay", &log_decay, arg("decay"), arg("positions"), arg("previous") = py::none(),
              without_gil);
 }

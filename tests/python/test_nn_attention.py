@@ -66,7 +66,7 @@ def test_draws_are_those_of_the_seed():
     query, key, value = tensors()
     outputs = [linear_attention(query, key, value, num_features=M, seed=s) for s in (0, 0, 1)]
     assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
-    omega = _C.draw_omega("favor+", M, D, 0)
+    omega = _C.draw_omega("favor+", M, D, 0, torch.device("cpu"), torch.float64)
     torch.testing.assert_close(outputs[0], dense("favor+", query, key, value, omega))
 
 

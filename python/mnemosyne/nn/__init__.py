@@ -11,6 +11,7 @@ torch.Size([2, 100, 64])
 
 from mnemosyne.nn import functional
 from mnemosyne.nn.attention import LinearAttention, PerformerBlock
+from mnemosyne.nn.files import load, save
 from mnemosyne.nn.models import CausalLM, PointEncoder, ViT
 from mnemosyne.nn.position import DampedPosition, FourierPosition, position_metadata
 
@@ -23,5 +24,7 @@ __all__ = [
     "PointEncoder",
     "ViT",
     "functional",
+    "load",
     "position_metadata",
+    "save",
 ]

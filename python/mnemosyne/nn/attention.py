@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mnemosyne import _C
 from mnemosyne.nn.functional import LinearAttentionState
-from mnemosyne.nn.module import LibraryModule, uncompiled
+from mnemosyne.nn.module import LibraryModule, library_module, uncompiled
 from mnemosyne.nn.position import DampedPosition, FourierPosition
 
 __all__ = ["LinearAttention", "PerformerBlock"]
@@ -18,8 +19,10 @@ _NAMED = {
 }
 
 
-class _OverTokens(LibraryModule):
-    """What maps tokens to tokens that may be somewhere or padding."""
+class _Attention(LibraryModule):
+    """Projections of torch, and what is between them in C++."""
+
+    _computes = True
 
     @uncompiled
     def forward(
@@ -33,19 +36,46 @@ class _OverTokens(LibraryModule):
         context_positions: Tensor | None = None,
         context_has_position: Tensor | None = None,
     ) -> Tensor:
-        return _C.attention_forward(
-            self._tied(),
-            x,
-            positions,
-            has_position,
-            key_padding_mask,
-            context=context,
-            context_positions=context_positions,
-            context_has_position=context_has_position,
-        )
+        source = x if context is None else context
+        places = (positions, has_position, key_padding_mask)
+        of_context = (context, context_positions, context_has_position)
+        return self._mix(x, source, (*places, *of_context), None)[0]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = self.__dict__.get("_modules", {})
+        if name == "position" and name not in known and isinstance(value, torch.nn.Module):
+            raise ValueError(
+                "[position] expected attention that was made with a position, since C++ computes "
+                f"with it: this one is without, got {type(value).__name__}"
+            )
+        super().__setattr__(name, value)
+
+    def _mix(self, x: Tensor, source: Tensor, inputs, memory) -> tuple[Tensor, Any]:
+        self._check(x, source)
+        heads = self.query(x), self.key(source), self.value(source)
+        if x.is_meta and memory is None:
+            return self.output(self._mix_shapes(*heads)), None
+        mixed, memory = _C.attention_mix(self._tied(), *heads, inputs, memory)
+        return self.output(mixed), memory
+
+    def _mix_shapes(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """On the device meta: of the right shape, and dependent on what the result depends on."""
+        return sum((t.sum().to(query.dtype) for t in (key, value, *self._tensors())), query)
+
+    def _check(self, x: Tensor, source: Tensor) -> None:
+        width = self.options["embed_dim"]
+        fits = all(y.dim() == 3 and y.size(2) == width for y in (x, source))
+        if not (fits and x.size(0) == source.size(0) and x.size(1) > 0):
+            raise RuntimeError(
+                f"[attention] expected tokens [B,L,{width}] with L > 0 and a context [B,S,{width}],"
+                f" got {list(x.shape)} and {list(source.shape)}"
+            )
+        if self.options["causal"] and source is not x:
+            raise RuntimeError("[attention] expected no context in causal attention, got one")
 
 
-class LinearAttention(_OverTokens):
+@library_module
+class LinearAttention(_Attention):
     """Multi-head linear attention that knows where tokens are (arXiv 2302.01925).
 
     Args:
@@ -63,7 +93,11 @@ class LinearAttention(_OverTokens):
         exact_length: up to so many tokens a multiplicative `FourierPosition` is applied exactly, by
             the L x L matrix; 0: by its features, whatever the length. For "relu" and "elu+1", not
             causal.
-        seed: of the initial weights and the random features.
+        seed: of the initial weights and the random features; None: from torch's generator, as
+            `torch.manual_seed` set it.
+        device, dtype: of the parameters; None: torch's defaults. Random features are float32.
+
+    Parts: `query`, `key`, `value` and `output` are `torch.nn.Linear`.
 
     Shapes: x [B, L, E] to [B, L, E]; positions [L, P] or [B, L, P], default 0 ... L - 1;
     has_position bool [L] or [B, L], false for class tokens; key_padding_mask bool [B, L], true
@@ -96,7 +130,9 @@ class LinearAttention(_OverTokens):
         position: FourierPosition | DampedPosition | str | None = None,
         position_dim: int = 1,
         exact_length: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ):
         options = {
             "embed_dim": embed_dim,
@@ -108,14 +144,16 @@ class LinearAttention(_OverTokens):
             "exact_length": exact_length,
             "seed": seed,
         }
-        self._start("linear_attention", options, _position_options(position, position_dim))
-        if isinstance(position, FourierPosition | DampedPosition):
-            if position.num_heads != num_heads:
-                raise ValueError(
-                    f"[position] expected {num_heads} heads, as many as the attention, "
-                    f"got {position.num_heads}"
-                )
+        own = isinstance(position, FourierPosition | DampedPosition)
+        if own and position.num_heads != num_heads:
+            raise ValueError(
+                f"[position] expected {num_heads} heads, as many as the attention, "
+                f"got {position.num_heads}"
+            )
+        self._start(options, _position_options(position, position_dim), device=device, dtype=dtype)
+        if own:
             self.position = position
+            self._place(device, dtype)
 
     @uncompiled
     def forward_segment(
@@ -126,9 +164,8 @@ class LinearAttention(_OverTokens):
         key_padding_mask: Tensor | None = None,
     ) -> tuple[Tensor, LinearAttentionState]:
         """The next tokens [B, L, E] of a causal sequence, and the state after them."""
-        y, state = _C.attention_segment(
-            self._tied(), x, state or LinearAttentionState(), positions, None, key_padding_mask
-        )
+        inputs = (positions, None, key_padding_mask, None, None, None)
+        y, state = self._mix(x, x, inputs, state or LinearAttentionState())
         return y, LinearAttentionState(*state)
 
     def step(
@@ -143,7 +180,18 @@ class LinearAttention(_OverTokens):
         return y.squeeze(1), state
 
 
-class PerformerBlock(_OverTokens):
+@library_module
+class SoftmaxAttention(_Attention):
+    """Softmax attention of models and blocks with the kind "softmax", which make it."""
+
+    def __init__(self) -> None:
+        raise TypeError(
+            '[softmax_attention] expected a model or a block with attention={"kind": "softmax"}'
+        )
+
+
+@library_module
+class PerformerBlock(LibraryModule):
     """A pre-norm Transformer block: x + attention(norm(x)), then x + W2 gelu(W1 norm(x)).
 
     Args:
@@ -152,8 +200,11 @@ class PerformerBlock(_OverTokens):
         causal: a token sees those before it and itself.
         hidden: of the feed-forward part; 0: 4 E.
         attention: which attention, see `mnemosyne.nn.models.AttentionChoice`.
+        device, dtype: of the parameters; None: torch's defaults.
         site: what the attention is told about its place: position_dim, min_width, max_width,
-            extent, rotation_invariant, grid, seed.
+            extent, rotation_invariant, grid, seed (None: from torch's generator).
+
+    Parts: `norm1`, `attention`, `norm2`, `up` and `down`.
 
     Shapes: as `LinearAttention`.
     """
@@ -166,17 +217,40 @@ class PerformerBlock(_OverTokens):
         causal: bool = False,
         hidden: int = 0,
         attention: dict[str, Any] | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
         **site: Any,
     ):
         place = {"embed_dim": embed_dim, "num_heads": num_heads, "causal": causal, **site}
-        self._start("performer_block", place, attention or {}, hidden)
+        self._start(place, attention or {}, hidden, device=device, dtype=dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        **context: Tensor | None,
+    ) -> Tensor:
+        return self._feed(x + self.attention(self.norm1(x), positions, key_padding_mask, **context))
+
+    def forward_segment(
+        self, x: Tensor, state: LinearAttentionState | None = None
+    ) -> tuple[Tensor, LinearAttentionState]:
+        """The next tokens [B, L, E] of a causal sequence, and the state after them."""
+        if isinstance(self.attention, SoftmaxAttention):
+            raise ValueError("[attention] expected linear attention for segments, got softmax")
+        y, state = self.attention.forward_segment(self.norm1(x), state)
+        return self._feed(x + y), state
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.nn.functional.gelu(self.up(self.norm2(x))))
 
 
 def _position_options(position, position_dim: int) -> dict[str, Any] | None:
     if position is None:
         return None
     if isinstance(position, FourierPosition | DampedPosition):
-        return {"type": type(position).__name__, **position.options}
+        return {"type": type(position)._kind, **position.options}
     if position not in _NAMED:
         raise ValueError(
             f"[position] expected a FourierPosition, a DampedPosition, None or one of "

@@ -1,5 +1,6 @@
 """Linear attention as a function."""
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -65,10 +66,12 @@ def linear_attention(
             [H, R] as third where they fade; or None.
         positions: [L, P] or [B, L, P] of the queries; None: 0 ... L - 1, after those of the state.
         key_positions: of the keys; None: `positions`.
-        scale: of queries and keys; None: D^(-1/4) where the softmax kernel is estimated, else 1.
+        scale: of the product q.k, as in `scaled_dot_product_attention`, 0 or more; None:
+            1 / sqrt(D) where the softmax kernel is estimated, else 1.
         omega: the random vectors [W, D], instead of a draw (D + N for a concatenated position of
             N features).
-        seed: of the draw; the same vectors in every call with the same seed and sizes.
+        seed: of the draw; the same vectors in every call with the same seed and sizes, which are
+            kept from call to call.
         state: of earlier tokens, for segments and for decoding one token at a time.
         return_state: return (output, state after the last key).
         denominator_floor: the least magnitude of a denominator.
@@ -139,7 +142,14 @@ def _draw(feature_map: str, num_features: int | None, query: Tensor, seed: int) 
             raise ValueError(f"[num_features] expected None for {feature_map}, got {num_features}")
         return None
     count = 64 if num_features is None else num_features
-    return _C.draw_omega(feature_map, count, query.size(-1), seed).to(query)
+    return _drawn(feature_map, count, query.size(-1), seed, query.device, query.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn(
+    feature_map: str, count: int, dim: int, seed: int, device: torch.device, dtype: torch.dtype
+) -> Tensor | None:
+    return _C.draw_omega(feature_map, count, dim, seed, device, dtype)
 
 
 def _line(position, query: Tensor, positions: Tensor | None, first: int) -> Tensor:

@@ -1,22 +1,18 @@
 """Learned relative positions for attention: `FourierPosition` and `DampedPosition`."""
 
 import json
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mnemosyne import _C
-from mnemosyne.nn.module import LibraryModule, uncompiled
+from mnemosyne.nn.module import LibraryModule, library_module, uncompiled
 
 __all__ = ["DampedPosition", "FourierPosition", "position_metadata"]
 
 
 class _Position(LibraryModule):
-    @property
-    def options(self) -> dict[str, Any]:
-        """All options by name, from which the same module can be made."""
-        return dict(self._recipe[1][0])
+    _computes = True
 
     @property
     def num_heads(self) -> int:
@@ -35,10 +31,8 @@ class _Position(LibraryModule):
         """The exact factor of the attention weight: offsets [..., position_dim] to [H, ...]."""
         return _C.position_factor(self._tied(), offsets)
 
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
-
+@library_module
 class FourierPosition(_Position):
     """A learned relative position f(r_i - r_j) for tokens anywhere in R^D, by its spectrum.
 
@@ -74,7 +68,9 @@ class FourierPosition(_Position):
         rotation_invariant: f depends on the distance alone; mixture with D = 3 only.
         released_code: the estimator of the authors' code.
         hidden: width of the network of "neural".
-        seed: of the frozen draws and the initial values.
+        seed: of the frozen draws and the initial values; None: from torch's generator, as
+            `torch.manual_seed` set it.
+        device, dtype: of the parameters; None: torch's defaults. Frozen draws are float64.
 
     Shapes: `mask(offsets)` and `factor(offsets)` take [..., D] to [H, ...], exactly;
     `features(positions)` takes [L, D] or [B, L, D] to phi and psi, [H, L, N] or [B, H, L, N].
@@ -118,10 +114,12 @@ class FourierPosition(_Position):
         rotation_invariant: bool = False,
         released_code: bool = False,
         hidden: int = 32,
-        seed: int = 0,
+        seed: int | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ):
         options = {name: value for name, value in locals().items() if name in _FOURIER_OPTIONS}
-        self._start("fourier_position", options)
+        self._start(options, device=device, dtype=dtype)
 
     @uncompiled
     def features(
@@ -168,6 +166,7 @@ class FourierPosition(_Position):
         return self.options["coupling"] == "multiplicative"
 
 
+@library_module
 class DampedPosition(_Position):
     """A learned positive factor of causal attention weights, as a sum of fading waves.
 
@@ -180,7 +179,9 @@ class DampedPosition(_Position):
         num_components: T, fading waves per head.
         min_width, max_width: shortest and longest decay length at the start, log-spaced.
         initial_weight: c_t at the start, against the constant 1; positive.
-        seed: of the initial frequencies and phases.
+        seed: of the initial frequencies and phases; None: from torch's generator, as
+            `torch.manual_seed` set it.
+        device, dtype: of the parameters; None: torch's defaults.
 
     Shapes and errors as in `FourierPosition`, with positions [L, 1] or [B, L, 1].
 
@@ -198,10 +199,12 @@ class DampedPosition(_Position):
         min_width: float = 1.0,
         max_width: float = 64.0,
         initial_weight: float = 4.0,
-        seed: int = 0,
+        seed: int | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ):
         options = {name: value for name, value in locals().items() if name in _DAMPED_OPTIONS}
-        self._start("damped_position", options)
+        self._start(options, device=device, dtype=dtype)
 
     @uncompiled
     def features(
@@ -214,8 +217,12 @@ class DampedPosition(_Position):
         return _C.position_features(self._tied(), positions, has_position)
 
 
-_FOURIER_OPTIONS = tuple(FourierPosition.__init__.__annotations__)
-_DAMPED_OPTIONS = tuple(DampedPosition.__init__.__annotations__)
+def _option_names(cls: type) -> frozenset[str]:
+    return frozenset(cls.__init__.__annotations__) - {"device", "dtype"}
+
+
+_FOURIER_OPTIONS = _option_names(FourierPosition)
+_DAMPED_OPTIONS = _option_names(DampedPosition)
 
 
 def position_metadata(model: torch.nn.Module) -> dict[str, str]:
@@ -228,7 +235,7 @@ def position_metadata(model: torch.nn.Module) -> dict[str, str]:
         >>> save_file(model.state_dict(), "model.safetensors", position_metadata(model))
     """
     return {
-        f"position.{name}": json.dumps({"type": type(module).__name__, **module.options})
+        f"position.{name}": json.dumps({"type": module._kind, **module.options})
         for name, module in model.named_modules()
         if isinstance(module, _Position)
     }

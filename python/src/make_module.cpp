@@ -1,0 +1,170 @@
+#include "make_module.h"
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <variant>
+
+#include "mnemosyne/nn/performer_block.h"
+#include "mnemosyne/nn/softmax_attention.h"
+#include "options.h"
+
+namespace mnemosyne::python {
+namespace {
+
+using Handle = std::shared_ptr<ModuleHandle>;
+using Maker = std::function<Handle(const py::args&)>;
+
+/// Positions of attention by name; what is not in a variant cannot be asked for.
+template <typename Position>
+constexpr const char* kTypeName = nullptr;
+template <>
+constexpr const char* kTypeName<nn::RotaryPositionOptions> = "RotaryPosition";
+template <>
+constexpr const char* kTypeName<nn::FftMaskOptions> = "FftMask";
+template <>
+constexpr const char* kTypeName<nn::FourierPositionOptions> = "FourierPosition";
+template <>
+constexpr const char* kTypeName<nn::DampedPositionOptions> = "DampedPosition";
+template <>
+constexpr const char* kTypeName<nn::AlibiOptions> = "Alibi";
+template <>
+constexpr const char* kTypeName<nn::BucketBiasOptions> = "BucketBias";
+
+template <typename Options>
+void read_one(const py::dict& given, Options& options) {
+  options = read_options<Options>(given);
+}
+
+void read_one(const py::dict& given, nn::FftMaskOptions& options) {
+  options.columns = given.attr("pop")("columns").cast<int64_t>();
+  options.mask = read_options<nn::FourierPositionOptions>(given);
+}
+
+template <typename Options>
+py::dict write_one(const Options& options) {
+  return write_options(options);
+}
+
+py::dict write_one(const nn::FftMaskOptions& options) {
+  py::dict result = write_options(options.mask);
+  result["columns"] = options.columns;
+  return result;
+}
+
+/// None, or a dictionary of options whose "type" says of what.
+template <typename... Options>
+void read_position(const py::object& given, std::variant<std::monostate, Options...>& position) {
+  if (given.is_none()) return;
+  const py::dict rest = given.attr("copy")();
+  const std::string type = rest.attr("pop")("type").cast<std::string>();
+  const auto read = [&](auto options) {
+    if (type != kTypeName<decltype(options)>) return false;
+    read_one(rest, options);
+    position = options;
+    return true;
+  };
+  if (!(read(Options{}) || ...)) refuse_option("the types of this attention", type);
+}
+
+template <typename... Options>
+py::object write_position(const std::variant<std::monostate, Options...>& position) {
+  return std::visit(
+      [](const auto& options) -> py::object {
+        if constexpr (std::is_same_v<std::decay_t<decltype(options)>, std::monostate>) {
+          return py::none();
+        } else {
+          py::dict result = write_one(options);
+          result["type"] = kTypeName<std::decay_t<decltype(options)>>;
+          return result;
+        }
+      },
+      position);
+}
+
+template <typename Impl, typename Options>
+Handle make_handle(const Options& options) {
+  return std::make_shared<ModuleHandle>(std::make_shared<Impl>(options));
+}
+
+template <typename Impl, typename Options>
+Handle make_plain(const py::args& a) {
+  return make_handle<Impl>(read_options<Options>(a[0]));
+}
+
+template <typename Impl, typename Options>
+Handle make_attention(const py::args& a) {
+  auto options = read_options<Options>(a[0]);
+  read_position(a[1], options.position);
+  return make_handle<Impl>(options);
+}
+
+template <typename Impl, typename Options>
+Handle make_model(const py::args& a) {
+  auto options = read_options<Options>(a[0]);
+  options.attention = read_options<nn::AttentionOptions>(a[1], options.attention);
+  return make_handle<Impl>(options);
+}
+
+Handle make_block(const py::args& a) {
+  return make_handle<nn::PerformerBlockImpl>(
+      nn::PerformerBlockOptions{.site = read_options<nn::AttentionSite>(a[0]),
+                                .attention = read_options<nn::AttentionOptions>(a[1]),
+                                .hidden = a[2].cast<int64_t>()});
+}
+
+const std::map<std::string, Maker>& makers() {
+  static const std::map<std::string, Maker> all = {
+      {"FourierPosition", make_plain<nn::FourierPositionImpl, nn::FourierPositionOptions>},
+      {"DampedPosition", make_plain<nn::DampedPositionImpl, nn::DampedPositionOptions>},
+      {"LinearAttention", make_attention<nn::LinearAttentionImpl, nn::LinearAttentionOptions>},
+      {"SoftmaxAttention", make_attention<nn::SoftmaxAttentionImpl, nn::SoftmaxAttentionOptions>},
+      {"PerformerBlock", make_block},
+      {"CausalLM", make_model<nn::CausalLMImpl, nn::CausalLMOptions>},
+      {"ViT", make_model<nn::ViTImpl, nn::ViTOptions>},
+      {"PointEncoder", make_model<nn::PointEncoderImpl, nn::PointEncoderOptions>}};
+  return all;
+}
+
+/// Empty unless the module is an Impl.
+template <typename Impl, typename Write>
+void write_if(const torch::nn::Module& module, py::tuple& result, Write write) {
+  if (const auto* found = dynamic_cast<const Impl*>(&module)) result = write(found->options());
+}
+
+}  // namespace
+
+Handle make_module(const std::string& kind, const py::args& arguments) {
+  const auto maker = makers().find(kind);
+  if (maker == makers().end()) {
+    std::string known;
+    for (const auto& [name, make] : makers()) known += (known.empty() ? "" : ", ") + name;
+    throw InputError("[module] expected one of " + known + ", got \"" + kind + "\"");
+  }
+  return maker->second(arguments);
+}
+
+py::tuple arguments_of(const ModuleHandle& handle) {
+  const torch::nn::Module& module = handle.module();
+  py::tuple result;
+  const auto plain = [](const auto& o) { return py::make_tuple(write_options(o)); };
+  const auto attention = [](const auto& o) {
+    return py::make_tuple(write_options(o), write_position(o.position));
+  };
+  const auto model = [](const auto& o) {
+    return py::make_tuple(write_options(o), write_options(o.attention));
+  };
+  write_if<nn::FourierPositionImpl>(module, result, plain);
+  write_if<nn::DampedPositionImpl>(module, result, plain);
+  write_if<nn::LinearAttentionImpl>(module, result, attention);
+  write_if<nn::SoftmaxAttentionImpl>(module, result, attention);
+  write_if<nn::PerformerBlockImpl>(module, result, [](const auto& o) {
+    return py::make_tuple(write_options(o.site), write_options(o.attention), o.hidden);
+  });
+  write_if<nn::CausalLMImpl>(module, result, model);
+  write_if<nn::ViTImpl>(module, result, model);
+  write_if<nn::PointEncoderImpl>(module, result, model);
+  return result;
+}
+
+}  // namespace mnemosyne::python
