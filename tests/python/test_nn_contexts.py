@@ -1,65 +1,15 @@
-"""Defaults, devices, dtypes, seeds, autocast, tracing and export, as modules of torch have them."""
+"""Defaults, devices, dtypes, seeds and autocast, as modules of torch have them."""
 
 import contextlib
 import copy
 
 import pytest
 import torch
+from nn_examples import FACTORIES, RUNNABLE, inputs_of, normal
 
 from mnemosyne import _C, nn
 
 linear_attention = nn.functional.linear_attention
-
-MODULES = {
-    "FourierPosition": lambda **o: nn.FourierPosition(2, phase=True, **o),
-    "FourierPosition, matern": lambda **o: nn.FourierPosition(
-        2, kind="shift_invariant", kernel="matern", **o
-    ),
-    "FourierPosition, window": lambda **o: nn.FourierPosition(
-        2, kind="local", window="tent", num_components=2, max_width=8.0, **o
-    ),
-    "FourierPosition, neural": lambda **o: nn.FourierPosition(2, kind="neural", **o),
-    "FourierPosition, released": lambda **o: nn.FourierPosition(
-        2, released_code=True, initial_amplitude=1.0, **o
-    ),
-    "DampedPosition": lambda **o: nn.DampedPosition(2, **o),
-    "LinearAttention": lambda **o: nn.LinearAttention(8, 2, **o),
-    "LinearAttention, flt": lambda **o: nn.LinearAttention(8, 2, position="flt", **o),
-    "LinearAttention, rope": lambda **o: nn.LinearAttention(
-        8, 2, position="rope", feature_map="favor+", **o
-    ),
-    "LinearAttention, damped": lambda **o: nn.LinearAttention(
-        8, 2, position="damped", causal=True, **o
-    ),
-    "PerformerBlock": lambda **o: nn.PerformerBlock(8, 2, extent=16.0, **o),
-    "PerformerBlock, t5": lambda **o: nn.PerformerBlock(
-        8, 2, attention={"kind": "softmax", "position": "t5"}, **o
-    ),
-    "CausalLM": lambda **o: nn.CausalLM(vocabulary=11, context=16, width=8, heads=2, **o),
-    "CausalLM, absolute": lambda **o: nn.CausalLM(
-        vocabulary=11, context=16, width=8, heads=2, attention={"position": "absolute"}, **o
-    ),
-    "ViT": lambda **o: nn.ViT(width=8, heads=2, **o),
-    "ViT, fft": lambda **o: nn.ViT(width=8, heads=2, attention={"position": "fft"}, **o),
-    "PointEncoder": lambda **o: nn.PointEncoder(width=8, heads=2, **o),
-}
-RUNNABLE = [name for name in MODULES if "Position" not in name]
-
-
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(4), dtype=torch.float32)
-
-
-def inputs_of(name, dtype=torch.float32, batch=2):
-    if name.startswith("CausalLM"):
-        tokens = torch.randint(11, (batch, 9), generator=torch.Generator("cpu").manual_seed(1))
-        return (tokens,)
-    if name.startswith("ViT"):
-        return (normal(batch, 1, 8, 8).to(dtype),)
-    if name.startswith("PointEncoder"):
-        types = torch.arange(5, dtype=torch.int64).expand(batch, 5)
-        return types, normal(batch, 5, 3).to(dtype), torch.ones(batch, 5, dtype=torch.bool)
-    return (normal(batch, 7, 8).to(dtype),)
 
 
 @contextlib.contextmanager
@@ -79,9 +29,9 @@ def same_state(one, other):
 # Seeds.
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FACTORIES)
 def test_the_seed_of_torch_decides(name):
-    make = MODULES[name]
+    make = FACTORIES[name]
     torch.manual_seed(5)
     first, second = make(), make()
     torch.manual_seed(5)
@@ -90,9 +40,9 @@ def test_the_seed_of_torch_decides(name):
     assert not same_state(first.state_dict(), second.state_dict())
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FACTORIES)
 def test_a_given_seed_draws_nothing_from_torch(name):
-    make = MODULES[name]
+    make = FACTORIES[name]
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -124,10 +74,10 @@ def test_seeds_that_are_none_are_named():
 # Dtypes and devices.
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FACTORIES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_is_that_of_torch(name, dtype):
-    make = MODULES[name]
+    make = FACTORIES[name]
     expected = make(seed=1).to(dtype)
     with default_dtype(dtype):
         for module in (make(seed=1), make(seed=1, dtype=torch.float32).to(dtype)):
@@ -149,13 +99,13 @@ def test_the_default_dtype_is_that_of_torch(name, dtype):
                 assert torch.equal(one, two.grad)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FACTORIES)
 def test_dtype_and_device_are_arguments(name):
-    module = MODULES[name](seed=1, device="meta", dtype=torch.float64)
+    module = FACTORIES[name](seed=1, device="meta", dtype=torch.float64)
     assert {p.dtype for p in module.parameters()} == {torch.float64}
     assert {t.device.type for t in module.state_dict().values()} == {"meta"}
     module = module.to_empty(device="cpu")
-    expected = MODULES[name](seed=1, dtype=torch.float64)
+    expected = FACTORIES[name](seed=1, dtype=torch.float64)
     module.load_state_dict(expected.state_dict())
     assert same_state(module.state_dict(), expected.state_dict())
     if name in RUNNABLE:
@@ -167,12 +117,12 @@ def test_dtype_and_device_are_arguments(name):
 @pytest.mark.parametrize("batch", [2, 0])
 def test_meta_gives_shapes(name, batch):
     with torch.device("meta"):
-        module = MODULES[name]()
+        module = FACTORIES[name]()
     assert {t.device.type for t in module.state_dict().values()} == {"meta"}
     inputs = [x.to("meta") for x in inputs_of(name, batch=batch)]
     output = module(*inputs)
     assert output.device.type == "meta"
-    assert output.shape == MODULES[name]()(*inputs_of(name, batch=batch)).shape
+    assert output.shape == FACTORIES[name]()(*inputs_of(name, batch=batch)).shape
     output.sum().backward()
     assert all(p.grad.shape == p.shape for p in module.parameters())
 
@@ -234,7 +184,7 @@ def test_states_stay_wide_under_autocast():
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_modules_under_autocast_are_those_in_low_precision(name):
-    module = MODULES[name](seed=1)
+    module = FACTORIES[name](seed=1)
     exact = module(*inputs_of(name)).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = module(*inputs_of(name))
@@ -243,9 +193,9 @@ def test_modules_under_autocast_are_those_in_low_precision(name):
     assert torch.allclose(output.float(), exact, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "Position" in name])
+@pytest.mark.parametrize("name", [name for name in FACTORIES if "Position" in name])
 def test_positions_are_not_rounded_by_autocast(name):
-    position = MODULES[name](seed=1)
+    position = FACTORIES[name](seed=1)
     far = torch.tensor([[0.0], [1.0], [117.0]])
     plain = [position.mask(far), position.factor(far), *position.features(far)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -296,7 +246,7 @@ def test_sizes_of_none_and_one_are_answered(
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if "Attention" in name])
 @pytest.mark.parametrize("length", [0, 1])
 def test_attention_over_no_token_is_refused_and_over_one_is_not(name, length):
-    module = MODULES[name]()
+    module = FACTORIES[name]()
     if length == 0:
         with pytest.raises(RuntimeError, match=r"^\[attention\] expected tokens .*L > 0"):
             module(normal(2, 0, 8))
@@ -336,80 +286,3 @@ def test_random_vectors_are_kept(monkeypatch):
     meta = q.to("meta")
     assert linear_attention(meta, meta, meta, seed=991).device.type == "meta"
     assert len(draws) == 6
-
-
-# Tracing and export.
-
-
-class Function(torch.nn.Module):
-    def __init__(self, **options):
-        super().__init__()
-        self.options = options
-
-    def forward(self, q):
-        return linear_attention(q, q, q, **self.options)
-
-
-FUNCTIONS = [
-    {"feature_map": "favor+", "seed": 501},
-    {"feature_map": "relu", "causal": True, "seed": 502},
-    {"feature_map": "elu+1"},
-]
-
-
-@pytest.mark.parametrize("options", FUNCTIONS)
-def test_a_traced_function_draws_nothing(options):
-    q, other = normal(1, 2, 6, 4), normal(1, 2, 6, 4) + 1
-    traced = torch.jit.trace(Function(**options), (q,), check_trace=False)
-    for x in (q, other, q):
-        assert torch.equal(traced(x), Function(**options)(x))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", RUNNABLE)
-def test_a_traced_module_follows_its_weights(name):
-    module, inputs = MODULES[name](seed=1), inputs_of(name)
-    traced = torch.jit.trace(module, inputs, check_trace=False)
-    for _ in range(2):
-        torch.testing.assert_close(traced(*inputs), module(*inputs))
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-        torch.testing.assert_close(traced(*inputs), module(*inputs))
-        for p in module.parameters():
-            p.zero_()
-        assert torch.equal(traced(*inputs), module(*inputs))
-
-
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("name", RUNNABLE)
-def test_export_of_a_module_is_right_or_refused(name, strict):
-    """Until it is right: one line that says so, never other numbers."""
-    module, inputs = MODULES[name](seed=1), inputs_of(name)
-    try:
-        exported = torch.export.export(module, inputs, strict=strict).module()
-    except Exception as error:
-        # Strictly, the compiler of torch refuses by itself, in its own words.
-        expected = "should not be traced" if strict else "torch.export does not reach into C++"
-        assert expected in str(error)
-        return
-    check_exported(exported, module, inputs)
-
-
-@pytest.mark.parametrize("options", FUNCTIONS)
-def test_an_exported_function_draws_nothing(options):
-    q = normal(1, 2, 6, 4)
-    exported = torch.export.export(Function(**options), (q,)).module()
-    for x in (q, q + 1, q):
-        torch.testing.assert_close(exported(x), Function(**options)(x))
-
-
-def check_exported(exported, module, inputs):
-    for _ in range(2):
-        torch.testing.assert_close(exported(*inputs), module(*inputs))
-    with torch.no_grad():
-        state = {k: p + 0.1 * torch.randn_like(p) for k, p in module.named_parameters()}
-        for change in (state, {k: torch.zeros_like(p) for k, p in state.items()}):
-            for m in (exported, module):
-                m.load_state_dict(change, strict=False)
-            torch.testing.assert_close(exported(*inputs), module(*inputs))

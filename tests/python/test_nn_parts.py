@@ -4,76 +4,10 @@ import copy
 
 import pytest
 import torch
+from nn_examples import MODULES, SIZE, normal, text
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from mnemosyne import _C, nn
-
-SIZE = {"width": 16, "heads": 2, "seed": 3}
-LINE = {"position_dim": 1, "extent": 16.0, "max_width": 4.0, "seed": 2}
-PLANE = {"image_size": 8, "patch_size": 4, "channels": 2}
-
-
-def text():
-    return torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(1))
-
-
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(4))
-
-
-def points():
-    padding = torch.ones(2, 5, dtype=torch.bool)
-    padding[1, 3:] = False
-    return torch.arange(10).view(2, 5), normal(2, 5, 3), padding
-
-
-def block(attention, causal=True):
-    return lambda: nn.PerformerBlock(16, 2, causal=causal, attention=attention, **LINE)
-
-
-def language(**attention):
-    return lambda: nn.CausalLM(vocabulary=11, context=16, attention=attention or None, **SIZE)
-
-
-# Modules, how they are called, and every kind of attention and position.
-MODULES = {
-    "language, damped": (language(), lambda: (text(),)),
-    "language, absolute": (language(position="absolute"), lambda: (text(),)),
-    "language, flt": (language(position="flt", num_frequencies=8), lambda: (text(),)),
-    "language, softmax t5": (language(kind="softmax", position="rope"), lambda: (text(),)),
-    "image, flt": (lambda: nn.ViT(**PLANE, **SIZE), lambda: (normal(3, 2, 8, 8),)),
-    "image, absolute": (
-        lambda: nn.ViT(attention={"position": "absolute"}, **PLANE, **SIZE),
-        lambda: (normal(3, 2, 8, 8),),
-    ),
-    "image, fft": (
-        lambda: nn.ViT(attention={"position": "fft"}, **PLANE, **SIZE),
-        lambda: (normal(3, 2, 8, 8),),
-    ),
-    "points, flt": (lambda: nn.PointEncoder(**SIZE), points),
-    "points, absolute mean": (
-        lambda: nn.PointEncoder(attention={"position": "absolute"}, pooling="mean", **SIZE),
-        points,
-    ),
-    "points, mean without padding": (
-        lambda: nn.PointEncoder(pooling="mean", **SIZE),
-        lambda: points()[:2],
-    ),
-    "block, alibi": (block({"kind": "softmax", "position": "alibi"}), lambda: (normal(2, 7, 16),)),
-    "block, t5": (block({"kind": "softmax", "position": "t5"}, False), lambda: (normal(2, 7, 16),)),
-    "block, concatenate": (
-        block({"position": "flt", "coupling": "concatenate", "feature_map": "favor+"}, False),
-        lambda: (normal(2, 7, 16),),
-    ),
-    "attention": (
-        lambda: nn.LinearAttention(16, 4, num_kv_heads=2, feature_map="hyp+", seed=5),
-        lambda: (normal(2, 7, 16),),
-    ),
-    "attention, rope": (
-        lambda: nn.LinearAttention(16, 2, position="rope", causal=True, seed=5),
-        lambda: (normal(2, 7, 16),),
-    ),
-}
 
 
 def perturb(module):
@@ -116,71 +50,6 @@ def test_initial_values_and_names_are_those_of_the_library(name):
     assert core.arguments == module._arguments
     for theirs, ours in pairs(core, module):
         assert torch.equal(theirs, ours)
-
-
-class Adapter(torch.nn.Module):
-    """Keeps `weight`, as LoRA layers do, and adds a branch."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.weight = base.weight
-        self.bias = base.bias
-        self.down = torch.nn.Linear(base.in_features, 3, bias=False)
-        self.up = torch.nn.Linear(3, base.out_features, bias=False)
-
-    def forward(self, x):
-        return torch.nn.functional.linear(x, self.weight, self.bias) + self.up(self.down(x))
-
-
-LAYERS = {
-    "language, damped": [
-        "block1.attention.query",
-        "block1.attention.output",
-        "block0.up",
-        "head",
-    ],
-    "image, flt": ["patches", "block0.attention.value", "block1.down", "head"],
-    "points, absolute mean": ["position_embedding", "block0.attention.key"],
-    "language, softmax t5": ["block0.attention.query", "block0.attention.value"],
-    "attention": ["query", "key", "value", "output"],
-}
-EACH_LAYER = [(name, layer) for name, layers in LAYERS.items() for layer in layers]
-
-
-def parent_and_leaf(module, path):
-    path, _, leaf = path.rpartition(".")
-    return module.get_submodule(path), leaf
-
-
-@pytest.mark.parametrize(("name", "layer"), EACH_LAYER)
-def test_an_adapter_is_its_sum_of_weights(name, layer):
-    make, inputs = MODULES[name]
-    module, merged = make(), make()
-    parent, leaf = parent_and_leaf(module, layer)
-    adapter = Adapter(getattr(parent, leaf))
-    setattr(parent, leaf, adapter)
-    with torch.no_grad():
-        merged.get_submodule(layer).weight += adapter.up.weight @ adapter.down.weight
-    torch.testing.assert_close(module(*inputs()), merged(*inputs()), rtol=1e-4, atol=1e-5)
-    module(*inputs()).square().sum().backward()
-    merged(*inputs()).square().sum().backward()
-    grad = merged.get_submodule(layer).weight.grad
-    torch.testing.assert_close(adapter.up.weight.grad, grad @ adapter.down.weight.T, **LOOSE)
-    torch.testing.assert_close(adapter.down.weight.grad, adapter.up.weight.T @ grad, **LOOSE)
-
-
-LOOSE = {"rtol": 1e-3, "atol": 1e-4}
-
-
-def test_an_adapter_is_stepped_through_token_by_token():
-    module, tokens = MODULES["language, damped"][0](), text()
-    layer = module.block0.attention
-    layer.value = Adapter(layer.value)
-    whole, state, rows = module(tokens), None, []
-    for t in range(tokens.size(1)):
-        row, state = module.forward_segment(tokens[:, t : t + 1], state)
-        rows.append(row)
-    torch.testing.assert_close(torch.cat(rows, 1), whole, **LOOSE)
 
 
 def test_hooks_see_every_layer():
@@ -367,54 +236,3 @@ def test_a_module_prints_its_parts():
     for layer in ("query", "key", "value", "output", "up", "down", "head", "norm", "norm1"):
         assert f"({layer}): L" in shown
     assert "(position): DampedPosition(num_heads=2" in shown
-
-
-def peft():
-    return pytest.importorskip(
-        "peft", reason="PEFT is not installed: it brings transformers, 170 MB (pip install peft)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "targets", "whole"),
-    [
-        ("language, damped", ["query", "value"], ["position"]),
-        ("language, damped", "all-linear", ["head"]),
-        ("language, softmax t5", ["query", "key", "value", "output", "up", "down"], None),
-        ("image, flt", ["query", "value", "patches"], ["head"]),
-        ("points, flt", ["query", "up"], ["position"]),
-        ("attention", ["query", "output"], None),
-    ],
-)
-def test_lora_by_peft(name, targets, whole, tmp_path):
-    lora = peft()
-    make, inputs = MODULES[name]
-    base = make()
-    before = base(*inputs()).detach()
-    frozen = {k: p.clone() for k, p in base.named_parameters()}
-    config = lora.LoraConfig(r=4, target_modules=targets, modules_to_save=whole)
-    model = lora.get_peft_model(base, config)
-    torch.testing.assert_close(model(*inputs()), before)  # LoRA starts at zero
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=0.05)
-    target, losses = torch.zeros_like(before), []
-    for _ in range(5):
-        loss = torch.nn.functional.mse_loss(model(*inputs()), target)
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(p.grad is not None for p in trained)
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
-    after = model(*inputs()).detach()
-    with model.disable_adapter():
-        torch.testing.assert_close(model(*inputs()), before)
-    model.save_pretrained(tmp_path)
-    again = lora.PeftModel.from_pretrained(make(), tmp_path)
-    assert torch.equal(again(*inputs()), after)
-    merged = model.merge_and_unload()
-    torch.testing.assert_close(merged(*inputs()), after, **LOOSE)
-    assert merged.state_dict().keys() == make().state_dict().keys()
-    changed = {k for k, p in merged.named_parameters() if not torch.equal(p, frozen[k])}
-    wanted = [*(targets if isinstance(targets, list) else ["query", "up"]), *(whole or [])]
-    assert changed and all(any(part in key for key in changed) for part in wanted)

@@ -214,6 +214,8 @@ def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, ca
     """(output, sums, normalizer, offset)."""
     batch, heads = tensors[0].shape[:2]
     sums = state[:3]
+    if factors is not None and batch == 0:  # no example has factors of its own
+        factors = [f.sum(0) if f.dim() == 4 else f for f in factors]
     folded = factors is not None and any(f.dim() == 4 for f in factors)
     if folded:
         tensors, factors, sums = _fold(tensors, factors, mask, sums)
