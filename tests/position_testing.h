@@ -6,8 +6,9 @@
 
 namespace mnemosyne::testing {
 
-/// A position encoding in float64.
-inline nn::FourierPosition make_position(const nn::FourierPositionOptions& options) {
+/// A position encoding in float64, of seed 0 unless the options name another.
+inline nn::FourierPosition make_position(nn::FourierPositionOptions options) {
+  options.seed = options.seed.value_or(0);
   nn::FourierPosition position(options);
   position->to(at::kDouble);
   return position;

@@ -10,6 +10,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include <limits>
 #include <utility>
@@ -90,7 +91,8 @@ at::Tensor joined_span(const at::Tensor& one, const at::Tensor& other) {
 
 at::Tensor largest_offset(const at::Tensor& one, const at::Tensor& other) {
   const auto [a, b] = together(one, other);
-  return at::maximum(high(a) - low(b), high(b) - low(a)).clamp_min(0.0).max();
+  const at::Tensor offsets = at::maximum(high(a) - low(b), high(b) - low(a)).clamp_min(0.0);
+  return offsets.numel() > 0 ? offsets.max() : at::zeros({}, offsets.options());
 }
 
 OrderedLine ordered_line(const PlacedTokens& tokens, const at::Tensor& last) {
