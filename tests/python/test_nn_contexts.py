@@ -255,6 +255,25 @@ def test_attention_over_no_token_is_refused_and_over_one_is_not(name, length):
         assert module(normal(0, 3, 8)).shape == (0, 3, 8)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_empty_batch_may_have_positions_of_its_own(causal):
+    positions = [nn.FourierPosition(2, coupling="multiplicative"), nn.FourierPosition(2)]
+    if causal:
+        positions.append(nn.DampedPosition(2))
+    for position in positions:
+        q = torch.ones(0, 2, 5, 4, requires_grad=True)
+        places = torch.zeros(0, 5, 1)
+        y, state = linear_attention(
+            q, q, q, causal=causal, position=position, positions=places, return_state=True
+        )
+        y.sum().backward()
+        assert y.shape == q.grad.shape == (0, 2, 5, 4) and state.sums.shape[:2] == (0, 2)
+        module = nn.LinearAttention(8, 2, causal=causal, position=position)
+        assert module(normal(0, 5, 8), places).shape == (0, 5, 8)
+        mask = torch.ones(0, 5, dtype=torch.bool)
+        assert module(normal(0, 5, 8), places, mask).shape == (0, 5, 8)
+
+
 # The function.
 
 

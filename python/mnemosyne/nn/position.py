@@ -135,7 +135,11 @@ class FourierPosition(_Position):
 
     @uncompiled
     def _pair(
-        self, positions: Tensor, key_positions: Tensor | None, mask: Tensor | None, span: Any
+        self,
+        positions: Tensor,
+        key_positions: Tensor | None,
+        mask: Tensor | None,
+        span: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """phi of queries, psi of keys (None: the same tokens), and the span of all keys so far."""
         return _C.position_pair(self._tied(), positions, key_positions, mask, span)
