@@ -200,6 +200,6 @@ def test_what_cannot_be_saved_is_one_line(tmp_path):
         nn.save(torch.nn.Linear(2, 2), file)
     module = nn.LinearAttention(16, 2)
     torch.nn.utils.parametrizations.weight_norm(module.query)
-    with pytest.raises(ValueError, match=r"^\[save\] .*expected query.*got no query") as error:
+    with pytest.raises(ValueError, match=r"^\[save\] .*expected no query.*got query") as error:
         nn.save(module, file)
     assert "\n" not in str(error.value) and not file.exists()

@@ -1,0 +1,10 @@
+"""For all tests of the package."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def torch_starts_anew():
+    """Modules without a seed draw theirs from torch's generator: a test sees the same ones alone."""
+    torch.manual_seed(0)
