@@ -102,4 +102,14 @@ def draw_omega(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor | None: ...
+def ordered_line(
+    positions: Tensor, mask: Tensor | None, last: Tensor | None
+) -> tuple[Tensor, Tensor | None]: ...
+def position_pair(
+    position: Module,
+    positions: Tensor,
+    key_positions: Tensor | None,
+    mask: Tensor | None,
+    span: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]: ...
 def log_decay(decay: Tensor, positions: Tensor, previous: Tensor | None = None) -> Tensor: ...
