@@ -171,8 +171,12 @@ constexpr int64_t kWidth = 12, kHeads = 2, kLength = 5;
 
 /// Forms of attention that see positions.
 std::vector<std::pair<AttentionOptions, AttentionSite>> forms() {
-  const AttentionSite line{
-      .embed_dim = kWidth, .num_heads = kHeads, .causal = true, .max_width = 3, .extent = 24};
+  const AttentionSite line{.embed_dim = kWidth,
+                           .num_heads = kHeads,
+                           .causal = true,
+                           .max_width = 3,
+                           .extent = 24,
+                           .seed = 0};
   AttentionSite space = line;
   space.causal = false;
   space.position_dim = 3;
