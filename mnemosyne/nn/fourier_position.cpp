@@ -21,7 +21,8 @@ void expect_one_of(const char* name, const std::string& value,
   std::string list;
   for (const char* entry : known) {
     if (value == entry) return;
-    list += (list.empty() ? "" : ", ") + std::string(entry);
+    if (!list.empty()) list += ", ";
+    list += entry;
   }
   throw InputError("[" + std::string(name) + "] expected one of " + list + ", got \"" + value +
                    "\"");
