@@ -112,7 +112,12 @@ at::Tensor slice(const at::Tensor& x, int64_t dim, int64_t first, int64_t count)
 at::Tensor pair_factor(const at::Tensor& query_factor, const at::Tensor& key_factor,
                        const at::Tensor& faded) {
   if (!faded.defined()) return at::matmul(query_factor, key_factor.transpose(-1, -2));
-  const at::Tensor fading = (faded.unsqueeze(2) - faded.unsqueeze(1)).clamp_max(0).exp();
+  // Later keys by place, not by the sign of the exponent: parts that do not fade have 0 everywhere,
+  // where the derivative of a clamp is 1 up to torch 2.13 and 0 from 2.14 on.
+  const int64_t tokens = faded.size(1);
+  const at::Tensor later =
+      at::ones({tokens, tokens}, faded.options().dtype(at::kBool)).triu(1).unsqueeze(-1);
+  const at::Tensor fading = (faded.unsqueeze(2) - faded.unsqueeze(1)).masked_fill(later, 0).exp();
   return at::einsum("hir,hjr,hijr->hij", {query_factor, key_factor, fading});
 }
 
