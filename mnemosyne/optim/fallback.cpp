@@ -29,21 +29,20 @@ int64_t FallbackCount::total() const {
   return host_ + (device_.defined() ? device_.item<int64_t>() : 0);
 }
 
-bool subtract_finite_(const at::Tensor& param, const at::Tensor& update,
+void subtract_finite_(const at::Tensor& param, const at::Tensor& update,
                       const std::function<at::Tensor()>& fallback, FallbackCount* count) {
   if (!update.is_cpu()) {
     const at::Tensor finite = at::isfinite(update).all();
     param.sub_(at::where(finite, update, finite_part(fallback())));
     if (count != nullptr) count->add(finite.logical_not());
-    return true;
+    return;
   }
   if (all_finite(update)) {
     param.sub_(update);
-    return true;
+    return;
   }
   param.sub_(finite_part(fallback()));
   if (count != nullptr) count->add(1);
-  return false;
 }
 
 void repair_state(ParamState& state, const ParamState& fresh) {

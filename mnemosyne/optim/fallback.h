@@ -28,9 +28,8 @@ class FallbackCount {
 };
 
 /// params -= update where all of the update is finite. Where it is not, `fallback()` is taken
-/// instead, zero where that is not finite either, and counted. Returns whether the update was
-/// written; on other devices than the CPU, where nothing is read back, always true.
-bool subtract_finite_(const at::Tensor& param, const at::Tensor& update,
+/// instead, zero where that is not finite either, and counted. Only on the CPU is anything read.
+void subtract_finite_(const at::Tensor& param, const at::Tensor& update,
                       const std::function<at::Tensor()>& fallback, FallbackCount* count);
 
 /// Entries of a state that are not finite start anew, as in `fresh`.
