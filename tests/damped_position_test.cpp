@@ -1,5 +1,7 @@
 #include "mnemosyne/nn/damped_position.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "mnemosyne/core/error.h"
 #include "position_testing.h"
 #include "testing.h"
@@ -54,6 +56,15 @@ TEST(DampedPosition, FactorIsPositiveForTheLaterTokenOnly) {
   EXPECT_EQ(factor.narrow(1, 0, 5).abs().max().item<double>(), 0.0);
   EXPECT_GT(factor.narrow(1, 5, 50).min().item<double>(), 0.0);
   EXPECT_TRUE(close(position->mask(line(5)).exp(), position->factor(line(5)), {1e-12, 0.0}));
+}
+
+TEST(DampedPosition, SlopeAtOffsetZeroIsThatFromTheRight) {
+  const DampedPosition position = make(8);
+  const auto slopes = [&](double offset) {
+    const at::Tensor z = at::full({1, 1}, offset, at::kDouble).requires_grad_();
+    return torch::autograd::grad({position->factor(z).sum()}, {z}).front();
+  };
+  EXPECT_TRUE(close(slopes(0.0), slopes(1e-9), {1e-6, 1e-9}));
 }
 
 TEST(DampedPosition, GradientsAgreeWithDifferencesAlsoWithoutModulation) {

@@ -76,7 +76,9 @@ at::Tensor DampedPositionImpl::factor(const at::Tensor& offsets) const {
   const at::Tensor weight = at_least_float(log_weight).exp().unsqueeze(-1);  // [H, T, 1]
   const at::Tensor z = offsets.reshape({-1}).to(weight.scalar_type());
   const auto column = [](const at::Tensor& t) { return at_least_float(t).unsqueeze(-1); };
-  const at::Tensor fading = (-column(log_rate).exp() * z.clamp_min(0)).exp();
+  // No clamp, whose derivative at its bound torch 2.14 changed: at offset zero that from the right.
+  const at::Tensor lag = z.masked_fill(z < 0, 0);
+  const at::Tensor fading = (-column(log_rate).exp() * lag).exp();
   const at::Tensor wave = (2.0 * kPi * column(frequency) * z + column(phase)).cos();
   const at::Tensor peaks = (weight * fading * (1.0 + column(modulation).tanh() * wave)).sum(1);
   const at::Tensor base = 1.0 - (dips().unsqueeze(-1) * fading).sum(1);

@@ -56,7 +56,7 @@ SoftmaxAttentionImpl::SoftmaxAttentionImpl(const SoftmaxAttentionOptions& option
 at::Tensor SoftmaxAttentionImpl::bias_of(const at::Tensor& offsets) const {
   if (fourier) return fourier->mask(offsets);
   // Later keys are hidden anyway; the logarithm of zero would have no gradient.
-  if (damped) return damped->mask(offsets.clamp_min(0));
+  if (damped) return damped->mask(offsets.masked_fill(offsets < 0, 0));
   if (buckets) return buckets->forward(offsets);
   return alibi_bias(offsets, options_.num_heads, std::get<AlibiOptions>(options_.position));
 }
