@@ -30,8 +30,9 @@ bool LineReader::next(std::string_view& line) {
   ++number_;
   while (true) {
     const std::string_view rest(buffer_.data() + begin_, end_ - begin_);
-    size_t length = std::min(rest.find('\n', searched), rest.size());
-    length = std::min(rest.substr(0, length).find('\r', searched), length);
+    const auto ends = [](char c) { return c == '\n' || c == '\r'; };
+    const auto length =
+        static_cast<size_t>(std::find_if(rest.begin() + searched, rest.end(), ends) - rest.begin());
     if (length > kLongestLine) {
       throw InputError("[data] expected lines of at most 1 MiB, got a longer one: " + place());
     }
