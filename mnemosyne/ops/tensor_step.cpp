@@ -132,6 +132,27 @@ double plain_direction(const TensorStepItem& item, float* direction) {
   return squares > 0.0 ? kDirectionRms / std::sqrt(squares / static_cast<double>(size)) : 0.0;
 }
 
+/// Which tensors leave their own direction for the plain one, and its scale.
+struct PlainDirections {
+  std::vector<char> taken;
+  std::vector<double> scales;
+};
+
+PlainDirections plain_directions(const std::vector<TensorStepItem>& items,
+                                 const std::vector<TensorCoefficients>& coefficients,
+                                 const std::vector<TensorSums>& sums, Directions& directions) {
+  PlainDirections plain{std::vector<char>(items.size()), std::vector<double>(items.size())};
+  for (size_t i = 0; i < items.size(); ++i) {
+    const bool matrix = directions.offsets[i] >= 0 && items[i].param.numel() > 0;
+    float* direction = matrix ? directions.values.data() + directions.offsets[i] : nullptr;
+    // A matrix that is not finite has become NaN throughout.
+    const bool broken = matrix && std::isnan(*direction);
+    plain.taken[i] = coefficients[i].plain || broken || (!sums.empty() && !sound(sums[i]));
+    if (plain.taken[i]) plain.scales[i] = plain_direction(items[i], direction);
+  }
+  return plain;
+}
+
 }  // namespace
 
 std::vector<TensorSums> update_moments_(const std::vector<TensorStepItem>& items,
@@ -168,17 +189,7 @@ int64_t apply_directions_(const std::vector<TensorStepItem>& items,
                               static_cast<float>(coefficients[chunk.item].blend)});
   });
   orthogonalize_(own.matrices.data(), static_cast<int64_t>(own.matrices.size()));
-  std::vector<char> replaced(items.size());
-  std::vector<double> plain_scales(items.size());
-  for (size_t i = 0; i < items.size(); ++i) {
-    const bool matrix = own.offsets[i] >= 0 && items[i].param.numel() > 0;
-    // A matrix that is not finite has become NaN throughout.
-    const bool broken = matrix && std::isnan(own.values[own.offsets[i]]);
-    replaced[i] = coefficients[i].plain || broken || (!sums.empty() && !sound(sums[i]));
-    if (!replaced[i]) continue;
-    float* direction = matrix ? own.values.data() + own.offsets[i] : nullptr;
-    plain_scales[i] = plain_direction(items[i], direction);
-  }
+  PlainDirections plain = plain_directions(items, coefficients, sums, own);
   const std::vector<Chunk> chunks = split(items);
   std::vector<int64_t> skipped(chunks.size());
   for_each_chunk(chunks, [&](int64_t c, const Chunk& chunk) {
@@ -186,14 +197,15 @@ int64_t apply_directions_(const std::vector<TensorStepItem>& items,
     const int64_t size = item.param.numel();
     kernels::ApplyParams p = apply_params(item, coefficients[chunk.item], chunk);
     p.skipped = &skipped[c];
-    if (replaced[chunk.item]) {
-      p.scale = static_cast<float>(plain_scales[chunk.item]);
+    const bool replaced = plain.taken[chunk.item];
+    if (replaced) {
+      p.scale = static_cast<float>(plain.scales[chunk.item]);
       p.corrected = false;
     } else if (item.rows > 0) {
       const int64_t longer = std::max(item.rows, size / item.rows);
       p.scale = static_cast<float>(kDirectionRms * std::sqrt(static_cast<double>(longer)));
     }
-    if (item.rows > 0 && !(replaced[chunk.item] && item.second_moment.defined())) {
+    if (item.rows > 0 && !(replaced && item.second_moment.defined())) {
       p.direction = own.values.data() + own.offsets[chunk.item] + chunk.begin;
     }
     if (!sums.empty()) {
@@ -204,11 +216,11 @@ int64_t apply_directions_(const std::vector<TensorStepItem>& items,
   });
   for (size_t c = 0; c < chunks.size(); ++c) {
     if (skipped[c] == 0) continue;
-    replaced[chunks[c].item] = 1;
+    plain.taken[chunks[c].item] = 1;
     repair_(items[chunks[c].item].momentum);
     repair_(items[chunks[c].item].second_moment);
   }
-  return std::count(replaced.begin(), replaced.end(), 1);
+  return std::count(plain.taken.begin(), plain.taken.end(), 1);
 }
 
 }  // namespace mnemosyne::ops
