@@ -42,26 +42,31 @@ def forces(model, types, places, **options):
 
 @pytest.fixture(scope="module")
 def trained():
-    """An encoder that learned forces, by second derivatives; and its losses, 1 for no forces."""
-    torch.manual_seed(0)
-    model = mnemosyne.nn.PointEncoder(num_types=4, width=16, heads=2, layers=2, seed=0)
+    """An encoder that learned forces, by second derivatives; and its losses, 1 for no forces.
+
+    The rate falls to zero: at a constant one the last losses hang on the last bits of the first.
+    """
+    steps, rate = 60, 5e-3
+    model = mnemosyne.nn.PointEncoder(num_types=4, width=16, heads=2, layers=2, seed=2)
     types, places = molecule()
     places = places.float()
     force = springs(places)
-    adam, losses = torch.optim.Adam(model.parameters(), lr=2e-2), []
-    for _ in range(60):
+    adam, losses = torch.optim.Adam(model.parameters(), lr=rate), []
+    fall = torch.optim.lr_scheduler.LinearLR(adam, 1, 0, total_iters=steps)
+    for _ in range(steps):
         pull = forces(model, types, places, create_graph=True)[1]
         loss = (pull - force).square().mean() / force.square().mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
+        fall.step()
         losses.append(loss.item())
     return model, losses
 
 
 def test_training_on_forces_lowers_their_loss(trained):
     losses = trained[1]
-    assert losses[-1] < 0.6 * losses[0]
+    assert sum(losses[-10:]) / 10 < 0.5 * losses[0]
 
 
 def test_forces_of_a_trained_encoder_are_differences_of_its_energy(trained):
