@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "mnemosyne/io/record.h"
-#include "mnemosyne/ops/benchmark_attention.h"
+#include "mnemosyne/ops/linear_attention/benchmark.h"
 #include "table.h"
 #include "threads_option.h"
 

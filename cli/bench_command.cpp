@@ -7,7 +7,7 @@
 #include "command.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/step_timing.h"
-#include "mnemosyne/ops/benchmark_orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/benchmark.h"
 #include "mnemosyne/optim/benchmark_memory.h"
 #include "table.h"
 #include "threads_option.h"

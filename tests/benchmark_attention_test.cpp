@@ -1,6 +1,6 @@
-#include "mnemosyne/ops/benchmark_attention.h"
-
 #include <gtest/gtest.h>
+
+#include "mnemosyne/ops/linear_attention/benchmark.h"
 
 namespace mnemosyne::ops {
 namespace {

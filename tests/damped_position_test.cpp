@@ -1,4 +1,4 @@
-#include "mnemosyne/nn/damped_position.h"
+#include "mnemosyne/nn/position/damped_position.h"
 
 #include <torch/csrc/autograd/autograd.h>
 

@@ -11,11 +11,11 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/gzip.h"
-#include "mnemosyne/tasks/cifar.h"
-#include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/digits.h"
-#include "mnemosyne/tasks/idx.h"
-#include "mnemosyne/tasks/text_data.h"
+#include "mnemosyne/tasks/data/cifar.h"
+#include "mnemosyne/tasks/data/datasets.h"
+#include "mnemosyne/tasks/data/digits.h"
+#include "mnemosyne/tasks/data/idx.h"
+#include "mnemosyne/tasks/data/text_data.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::tasks {

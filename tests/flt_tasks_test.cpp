@@ -14,9 +14,9 @@
 #include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/point_encoder.h"
 #include "mnemosyne/tasks/language_task.h"
-#include "mnemosyne/tasks/module_model.h"
 #include "mnemosyne/tasks/molecule_task.h"
 #include "mnemosyne/tasks/registry.h"
+#include "mnemosyne/tasks/stacked/module_model.h"
 #include "tests/data_files.h"
 #include "tests/testing.h"
 

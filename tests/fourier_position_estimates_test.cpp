@@ -1,7 +1,7 @@
 #include <map>
 #include <numbers>
 
-#include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/nn/position/fourier_position.h"
 #include "mnemosyne/ops/feature_map.h"
 #include "mnemosyne/ops/masked_attention.h"
 #include "position_testing.h"

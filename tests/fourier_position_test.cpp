@@ -1,9 +1,9 @@
-#include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/nn/position/fourier_position.h"
 
 #include <map>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/nn/mixture_spectrum.h"
+#include "mnemosyne/nn/position/mixture_spectrum.h"
 #include "position_testing.h"
 #include "testing.h"
 

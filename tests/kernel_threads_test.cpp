@@ -7,12 +7,12 @@
 #include "linear_attention_cases.h"
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/nn/feature_map.h"
-#include "mnemosyne/ops/lstm_step.h"
-#include "mnemosyne/ops/memory_step.h"
-#include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/ops/lstm_step/lstm_step.h"
+#include "mnemosyne/ops/memory_step/memory_step.h"
+#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "mnemosyne/ops/parallel.h"
-#include "mnemosyne/ops/short_attention.h"
-#include "mnemosyne/ops/tensor_step.h"
+#include "mnemosyne/ops/short_attention/short_attention.h"
+#include "mnemosyne/ops/tensor_step/tensor_step.h"
 #include "testing.h"
 
 namespace mnemosyne::ops {

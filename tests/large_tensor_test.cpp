@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "mnemosyne/ops/linear_attention.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 namespace mnemosyne::ops {
 namespace {

@@ -1,4 +1,4 @@
-#include "mnemosyne/tasks/layers.h"
+#include "mnemosyne/tasks/stacked/layers.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-#include "mnemosyne/tasks/gru.h"
+#include "mnemosyne/tasks/stacked/gru.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::tasks {

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "mnemosyne/nn/feature_map.h"
-#include "mnemosyne/ops/linear_attention.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 namespace mnemosyne::testing {
 
-// Letters as in ops/linear_attention.h.
+// Letters as in ops/linear_attention/linear_attention.h.
 
 /// A random call, in float64; tests round it to what they need.
 struct AttentionCase {

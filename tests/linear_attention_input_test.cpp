@@ -2,7 +2,7 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/ops/linear_attention.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
 #include "tests/linear_attention_cases.h"
 
 namespace mnemosyne::ops {

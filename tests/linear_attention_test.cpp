@@ -1,4 +1,4 @@
-#include "mnemosyne/ops/linear_attention.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 #include <algorithm>
 #include <cmath>

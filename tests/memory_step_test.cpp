@@ -1,4 +1,4 @@
-#include "mnemosyne/ops/memory_step.h"
+#include "mnemosyne/ops/memory_step/memory_step.h"
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>

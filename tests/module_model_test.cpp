@@ -1,4 +1,4 @@
-#include "mnemosyne/tasks/module_model.h"
+#include "mnemosyne/tasks/stacked/module_model.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/task.h"
 #include "tests/testing.h"

@@ -9,7 +9,7 @@
 
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/kernels/orthogonalize.h"
-#include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::kernels::WIDE_TILES {
@@ -19,7 +19,7 @@ void orthogonalize(const OrthogonalizeParams& params);
 namespace mnemosyne {
 namespace {
 
-// Of ops/orthogonalize.h in float32; the reference is within .85 and 1.15.
+// Of ops/orthogonalize/orthogonalize.h in float32; the reference is within .85 and 1.15.
 constexpr double kLowest = .84;
 constexpr double kHighest = 1.16;
 constexpr double kSmallestSingularValue = 5e-4;  // of sqrt(b)
@@ -146,7 +146,7 @@ std::string fault(const at::Tensor& x, const at::Tensor& result) {
 using Kernel = void (*)(const kernels::OrthogonalizeParams&);
 
 at::Tensor with(Kernel kernel, const at::Tensor& x) {
-  // Those of ops/orthogonalize.cpp, where no test can reach them.
+  // Those of ops/orthogonalize/cpu.cpp, where no test can reach them.
   constexpr float weights[] = {2.22659903e-03F, 4.24325804e-02F, 9.86857640e-01F};
   constexpr float poles[] = {1.12812575e-06F, 5.00000000e-04F, 2.21606501e-01F};
   at::Tensor y = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();

@@ -1,4 +1,4 @@
-#include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -12,7 +12,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/kernels/orthogonalize.h"
-#include "mnemosyne/ops/benchmark_orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/benchmark.h"
 #include "tests/testing.h"
 
 namespace mnemosyne {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "mnemosyne/io/image_file.h"
-#include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/idx.h"
+#include "mnemosyne/tasks/data/datasets.h"
+#include "mnemosyne/tasks/data/idx.h"
 #include "mnemosyne/tasks/registry.h"
 #include "tests/data/image_golden.h"
 #include "tests/data_files.h"

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "mnemosyne/nn/linear_attention.h"
-#include "mnemosyne/nn/placed_tokens.h"
+#include "mnemosyne/nn/position/placed_tokens.h"
 #include "mnemosyne/nn/softmax_attention.h"
 #include "position_testing.h"
 #include "testing.h"

@@ -1,9 +1,9 @@
-#include "mnemosyne/nn/position_spectrum.h"
+#include "mnemosyne/nn/position/position_spectrum.h"
 
 #include "data/position_golden.h"
-#include "mnemosyne/nn/frequency_draws.h"
-#include "mnemosyne/nn/mixture_spectrum.h"
-#include "mnemosyne/nn/neural_spectrum.h"
+#include "mnemosyne/nn/position/frequency_draws.h"
+#include "mnemosyne/nn/position/mixture_spectrum.h"
+#include "mnemosyne/nn/position/neural_spectrum.h"
 #include "mnemosyne/ops/position_window.h"
 #include "position_testing.h"
 #include "testing.h"

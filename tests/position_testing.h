@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "mnemosyne/nn/fourier_position.h"
+#include "mnemosyne/nn/position/fourier_position.h"
 
 namespace mnemosyne::testing {
 

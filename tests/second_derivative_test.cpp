@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "mnemosyne/ops/linear_attention.h"
-#include "mnemosyne/ops/short_attention.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
+#include "mnemosyne/ops/short_attention/short_attention.h"
 #include "tests/linear_attention_cases.h"
 #include "tests/testing.h"
 

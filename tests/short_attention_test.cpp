@@ -1,4 +1,4 @@
-#include "mnemosyne/ops/short_attention.h"
+#include "mnemosyne/ops/short_attention/short_attention.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

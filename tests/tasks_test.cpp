@@ -10,16 +10,16 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/digits.h"
-#include "mnemosyne/tasks/epochs.h"
+#include "mnemosyne/tasks/data/digits.h"
+#include "mnemosyne/tasks/data/epochs.h"
+#include "mnemosyne/tasks/data/image_batches.h"
 #include "mnemosyne/tasks/families.h"
-#include "mnemosyne/tasks/image_batches.h"
 #include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/quadratic.h"
 #include "mnemosyne/tasks/registry.h"
-#include "mnemosyne/tasks/reparametrized.h"
+#include "mnemosyne/tasks/stacked/reparametrized.h"
+#include "mnemosyne/tasks/stacked/transformer_lm.h"
 #include "mnemosyne/tasks/task.h"
-#include "mnemosyne/tasks/transformer_lm.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::tasks {

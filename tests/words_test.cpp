@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "mnemosyne/tasks/utf8.h"
-#include "mnemosyne/tasks/word_data.h"
+#include "mnemosyne/tasks/data/utf8.h"
+#include "mnemosyne/tasks/data/word_data.h"
 #include "tests/data_files.h"
 #include "tests/testing.h"
 

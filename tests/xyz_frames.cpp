@@ -8,7 +8,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/byte_source.h"
-#include "mnemosyne/tasks/xyz.h"
+#include "mnemosyne/tasks/data/xyz.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "mnemosyne/tasks/xyz.h"
+#include "mnemosyne/tasks/data/xyz.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "mnemosyne/io/xz_source.h"
-#include "mnemosyne/tasks/molecule_files.h"
+#include "mnemosyne/tasks/data/molecule_files.h"
 #include "tests/data_files.h"
 #include "tests/testing.h"
 

@@ -4,8 +4,8 @@
 
 #include "mnemosyne/kernels/dispatch.h"
 
-// The fused memory step of one layer, float32. ops/memory_step.h has the specification and its
-// letters.
+// The fused memory step of one layer, float32. ops/memory_step/memory_step.h has the specification
+// and its letters.
 
 namespace mnemosyne::kernels {
 

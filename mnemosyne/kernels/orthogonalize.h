@@ -9,8 +9,8 @@ namespace mnemosyne::kernels {
 constexpr int kMaxSignTerms = 4;
 
 /// One matrix to orthogonalise in place: P X / sqrt(b) with P = sum_j weight_j (G / b + pole_j)^-1,
-/// see ops/orthogonalize.h. `matrix` is row-major [rows, columns]; poles ascend. What is finite
-/// comes out finite; else all of it becomes NaN.
+/// see ops/orthogonalize/orthogonalize.h. `matrix` is row-major [rows, columns]; poles ascend. What
+/// is finite comes out finite; else all of it becomes NaN.
 ///
 /// `workspace` holds `orthogonalize_workspace(rows, columns, num_terms)` floats, aligned to 64
 /// bytes, with any content.

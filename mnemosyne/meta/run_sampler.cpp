@@ -5,7 +5,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/tasks/random.h"
-#include "mnemosyne/tasks/reparametrized.h"
+#include "mnemosyne/tasks/stacked/reparametrized.h"
 
 namespace mnemosyne::meta {
 namespace {

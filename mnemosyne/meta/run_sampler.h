@@ -24,7 +24,7 @@ struct RunSamplerOptions {
   int64_t min_steps = 50;       ///< Runs have min_steps to the horizon's steps, log-uniformly.
   double known_fraction = 0.5;  ///< Fraction of runs whose length is known to the rule.
   double reparametrized_fraction =
-      0.0;  ///< Fraction of runs on a re-scaled task (tasks/reparametrized.h).
+      0.0;  ///< Fraction of runs on a re-scaled task (tasks/stacked/reparametrized.h).
 };
 
 /// Draws runs: a family, a task of it, a length and whether the length is known.

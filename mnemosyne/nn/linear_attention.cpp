@@ -11,10 +11,10 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/feature_map.h"
-#include "mnemosyne/nn/fft_attention.h"
 #include "mnemosyne/nn/heads.h"
+#include "mnemosyne/nn/position/fft_attention.h"
 #include "mnemosyne/ops/autocast.h"
-#include "mnemosyne/ops/linear_attention_check.h"
+#include "mnemosyne/ops/linear_attention/check.h"
 
 namespace mnemosyne::nn {
 namespace {

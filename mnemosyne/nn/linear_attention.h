@@ -11,13 +11,13 @@
 #include <variant>
 
 #include "mnemosyne/nn/attention.h"
-#include "mnemosyne/nn/damped_position.h"
-#include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
-#include "mnemosyne/nn/placed_tokens.h"
-#include "mnemosyne/nn/rotary_position.h"
-#include "mnemosyne/ops/linear_attention.h"
+#include "mnemosyne/nn/position/damped_position.h"
+#include "mnemosyne/nn/position/fourier_position.h"
+#include "mnemosyne/nn/position/placed_tokens.h"
+#include "mnemosyne/nn/position/rotary_position.h"
+#include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 namespace mnemosyne::nn {
 

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "mnemosyne/nn/module_fields.h"
-#include "mnemosyne/nn/position_fields.h"
+#include "mnemosyne/nn/position/position_fields.h"
 
 namespace mnemosyne::nn {
 namespace {

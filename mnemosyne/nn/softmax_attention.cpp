@@ -9,7 +9,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/heads.h"
-#include "mnemosyne/nn/placed_tokens.h"
+#include "mnemosyne/nn/position/placed_tokens.h"
 #include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/masked_attention.h"
 

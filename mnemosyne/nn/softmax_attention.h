@@ -9,12 +9,12 @@
 #include <variant>
 
 #include "mnemosyne/nn/attention.h"
-#include "mnemosyne/nn/damped_position.h"
-#include "mnemosyne/nn/fourier_position.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
-#include "mnemosyne/nn/position_bias.h"
-#include "mnemosyne/nn/rotary_position.h"
+#include "mnemosyne/nn/position/damped_position.h"
+#include "mnemosyne/nn/position/fourier_position.h"
+#include "mnemosyne/nn/position/position_bias.h"
+#include "mnemosyne/nn/position/rotary_position.h"
 
 namespace mnemosyne::nn {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "mnemosyne/ops/tensor_step.h"
+#include "mnemosyne/ops/tensor_step/tensor_step.h"
 
 namespace mnemosyne::optim {
 

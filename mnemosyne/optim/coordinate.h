@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "mnemosyne/ops/memory_step.h"
+#include "mnemosyne/ops/memory_step/memory_step.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {

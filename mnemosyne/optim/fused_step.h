@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "mnemosyne/ops/tensor_step.h"
+#include "mnemosyne/ops/tensor_step/tensor_step.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {

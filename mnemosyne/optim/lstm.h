@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mnemosyne/ops/lstm_step.h"
+#include "mnemosyne/ops/lstm_step/lstm_step.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {

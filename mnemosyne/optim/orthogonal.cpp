@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "mnemosyne/ops/orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"

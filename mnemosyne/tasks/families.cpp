@@ -3,18 +3,18 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/conv_net.h"
-#include "mnemosyne/tasks/digits.h"
-#include "mnemosyne/tasks/gru_lm.h"
+#include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/language_task.h"
-#include "mnemosyne/tasks/mixer.h"
-#include "mnemosyne/tasks/mlp.h"
 #include "mnemosyne/tasks/quadratic.h"
 #include "mnemosyne/tasks/random.h"
+#include "mnemosyne/tasks/stacked/conv_net.h"
+#include "mnemosyne/tasks/stacked/gru_lm.h"
+#include "mnemosyne/tasks/stacked/mixer.h"
+#include "mnemosyne/tasks/stacked/mlp.h"
+#include "mnemosyne/tasks/stacked/transformer_lm.h"
+#include "mnemosyne/tasks/stacked/vit.h"
 #include "mnemosyne/tasks/teacher.h"
-#include "mnemosyne/tasks/transformer_lm.h"
-#include "mnemosyne/tasks/vit.h"
 
 namespace mnemosyne::tasks {
 namespace {

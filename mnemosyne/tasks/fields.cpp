@@ -3,7 +3,7 @@
 #include <charconv>
 #include <system_error>
 
-#include "mnemosyne/tasks/utf8.h"
+#include "mnemosyne/tasks/data/utf8.h"
 
 namespace mnemosyne::tasks {
 namespace {

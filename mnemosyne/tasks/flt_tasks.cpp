@@ -9,10 +9,10 @@
 #include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/point_encoder.h"
 #include "mnemosyne/nn/vit.h"
-#include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/module_model.h"
+#include "mnemosyne/tasks/data/datasets.h"
+#include "mnemosyne/tasks/data/own_images.h"
 #include "mnemosyne/tasks/molecule_task.h"
-#include "mnemosyne/tasks/own_images.h"
+#include "mnemosyne/tasks/stacked/module_model.h"
 
 namespace mnemosyne::tasks {
 namespace {

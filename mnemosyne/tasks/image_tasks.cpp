@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "mnemosyne/io/record.h"
-#include "mnemosyne/tasks/layers.h"
 #include "mnemosyne/tasks/model_task.h"
+#include "mnemosyne/tasks/stacked/layers.h"
 
 namespace mnemosyne::tasks {
 namespace {

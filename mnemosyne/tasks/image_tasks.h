@@ -3,8 +3,8 @@
 #include <memory>
 #include <string>
 
-#include "mnemosyne/tasks/image_batches.h"
-#include "mnemosyne/tasks/model.h"
+#include "mnemosyne/tasks/data/image_batches.h"
+#include "mnemosyne/tasks/stacked/model.h"
 #include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::tasks {

@@ -7,10 +7,10 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/record.h"
-#include "mnemosyne/tasks/epochs.h"
-#include "mnemosyne/tasks/layers.h"
+#include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
 #include "mnemosyne/tasks/random.h"
+#include "mnemosyne/tasks/stacked/layers.h"
 
 namespace mnemosyne::tasks {
 namespace {

@@ -3,9 +3,9 @@
 #include <memory>
 #include <string>
 
-#include "mnemosyne/tasks/model.h"
+#include "mnemosyne/tasks/data/text_data.h"
+#include "mnemosyne/tasks/stacked/model.h"
 #include "mnemosyne/tasks/task.h"
-#include "mnemosyne/tasks/text_data.h"
 
 namespace mnemosyne::tasks {
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "mnemosyne/tasks/model.h"
+#include "mnemosyne/tasks/stacked/model.h"
 #include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::tasks {

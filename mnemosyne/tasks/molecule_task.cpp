@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "mnemosyne/tasks/epochs.h"
+#include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
 #include "mnemosyne/tasks/random.h"
 

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/param_list.h"
 #include "mnemosyne/tasks/random.h"
+#include "mnemosyne/tasks/stacked/param_list.h"
 
 namespace mnemosyne::tasks {
 namespace {

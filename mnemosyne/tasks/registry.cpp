@@ -5,18 +5,18 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/file.h"
-#include "mnemosyne/tasks/conv_net.h"
-#include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/data/datasets.h"
+#include "mnemosyne/tasks/data/digits.h"
+#include "mnemosyne/tasks/data/own_images.h"
 #include "mnemosyne/tasks/flt_tasks.h"
-#include "mnemosyne/tasks/gru_lm.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/language_task.h"
-#include "mnemosyne/tasks/mlp.h"
-#include "mnemosyne/tasks/own_images.h"
+#include "mnemosyne/tasks/stacked/conv_net.h"
+#include "mnemosyne/tasks/stacked/gru_lm.h"
+#include "mnemosyne/tasks/stacked/mlp.h"
+#include "mnemosyne/tasks/stacked/transformer_lm.h"
+#include "mnemosyne/tasks/stacked/vit.h"
 #include "mnemosyne/tasks/task_entry.h"
-#include "mnemosyne/tasks/transformer_lm.h"
-#include "mnemosyne/tasks/vit.h"
 
 namespace mnemosyne::tasks {
 namespace {

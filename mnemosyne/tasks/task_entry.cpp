@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <utility>
 
-#include "mnemosyne/tasks/bytes.h"
-#include "mnemosyne/tasks/datasets.h"
-#include "mnemosyne/tasks/digits.h"
+#include "mnemosyne/tasks/data/bytes.h"
+#include "mnemosyne/tasks/data/datasets.h"
+#include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/language_task.h"
 

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "mnemosyne/tasks/model.h"
 #include "mnemosyne/tasks/registry.h"
+#include "mnemosyne/tasks/stacked/model.h"
 #include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::tasks {

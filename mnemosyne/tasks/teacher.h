@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "mnemosyne/tasks/mlp.h"
+#include "mnemosyne/tasks/stacked/mlp.h"
 #include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::tasks {

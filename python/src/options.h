@@ -7,7 +7,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/module_fields.h"
-#include "mnemosyne/nn/position_fields.h"
+#include "mnemosyne/nn/position/position_fields.h"
 
 namespace mnemosyne::python {
 

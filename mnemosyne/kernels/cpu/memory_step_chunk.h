@@ -5,7 +5,8 @@
 #include "mnemosyne/kernels/memory_step.h"
 
 // What forward and backward share: one chunk of coordinates, stored as rows of scratch memory with
-// the coordinates along the vector lanes. Numbers in comments are those of ops/memory_step.h.
+// the coordinates along the vector lanes. Numbers in comments are those of
+// ops/memory_step/memory_step.h.
 
 namespace mnemosyne::kernels::CPU_CAPABILITY {
 

@@ -7,7 +7,7 @@
 
 // One thread a coordinate; rows of the memory are read and written by neighbouring threads
 // together, the weights are the same for all of them. Numbers in comments are those of
-// ops/memory_step.h.
+// ops/memory_step/memory_step.h.
 
 namespace mnemosyne::kernels {
 namespace {

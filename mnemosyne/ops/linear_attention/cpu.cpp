@@ -1,0 +1,346 @@
+#include "mnemosyne/ops/linear_attention/cpu.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "mnemosyne/kernels/linear_attention.h"
+#include "mnemosyne/ops/large_tensor.h"
+#include "mnemosyne/ops/linear_attention/check.h"
+#include "mnemosyne/ops/parallel.h"
+
+namespace mnemosyne::ops {
+namespace {
+
+using kernels::AttentionFeatures;
+using kernels::AttentionRows;
+
+AttentionFeatures kernel_features(const LinearAttentionOptions& options) {
+  if (!options.feature_map.has_value()) return AttentionFeatures::kIdentity;
+  switch (*options.feature_map) {
+    case FeatureMapKind::kElu:
+      return AttentionFeatures::kElu;
+    case FeatureMapKind::kRelu:
+      return AttentionFeatures::kRelu;
+    case FeatureMapKind::kFavorPlus:
+      return AttentionFeatures::kExp;
+    case FeatureMapKind::kHypPlus:
+      return AttentionFeatures::kExpPair;
+    case FeatureMapKind::kTrig:
+      return AttentionFeatures::kTrig;
+    case FeatureMapKind::kConstant:  // resolved before
+      break;
+  }
+  return AttentionFeatures::kIdentity;
+}
+
+at::Tensor dense_float(const at::Tensor& x) {
+  return x.defined() ? x.detach().to(at::kFloat).contiguous() : x;
+}
+
+/// Rows may have any strides, their elements not.
+at::Tensor float_rows(const at::Tensor& x) {
+  const at::Tensor result = x.detach().to(at::kFloat);
+  return result.stride(-1) == 1 || result.size(-1) == 1 ? result : result.contiguous();
+}
+
+AttentionRows rows_of(const at::Tensor& x) {
+  return {x.const_data_ptr<float>(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+const float* pointer(const at::Tensor& x) {
+  return x.defined() ? x.const_data_ptr<float>() : nullptr;
+}
+
+float* target(const at::Tensor& x) {
+  return x.defined() && x.numel() > 0 ? x.mutable_data_ptr<float>() : nullptr;
+}
+
+/// Kernel parameters, and the float32 tensors that they point into.
+struct Call {
+  LinearAttentionInputs inputs;
+  at::Tensor omega, omega_transposed, decay;
+  LinearAttentionShape shape;
+  kernels::LinearAttentionParams params{};
+
+  Call(const LinearAttentionInputs& given, const LinearAttentionOptions& options)
+      : shape(check_linear_attention(given, options)) {
+    inputs.query = float_rows(given.query);
+    inputs.key = float_rows(given.key);
+    inputs.value = float_rows(given.value);
+    inputs.query_factor = dense_float(given.query_factor);
+    inputs.key_factor = dense_float(given.key_factor);
+    if (given.log_decay.defined()) decay = dense_float(given.log_decay).exp();
+    inputs.query_log = dense_float(given.query_log);
+    inputs.key_log = dense_float(given.key_log);
+    inputs.state = {.sums = dense_float(given.state.sums),
+                    .normalizer = dense_float(given.state.normalizer),
+                    .offset = dense_float(given.state.offset)};
+    if (given.key_padding_mask.defined()) {
+      inputs.key_padding_mask = given.key_padding_mask.contiguous();
+    }
+    if (feature_map_projects(options)) pack_omega(options);
+    fill_params(options);
+  }
+
+  void pack_omega(const LinearAttentionOptions& options) {
+    const at::Tensor& w = options.omega;
+    const double scale = linear_attention_scale(options, shape.depth);
+    omega = at::constant_pad_nd(w.detach().to(at::kFloat) * scale,
+                                {0, kernels::attention_padded(w.size(1)) - w.size(1), 0,
+                                 kernels::attention_padded(w.size(0)) - w.size(0)});
+    omega_transposed = omega.t().contiguous();
+  }
+
+  void fill_params(const LinearAttentionOptions& options) {
+    const AttentionFeatures features = kernel_features(options);
+    // Without a projection a scale has to be applied here.
+    const double scale = linear_attention_scale(options, shape.depth);
+    if (features == AttentionFeatures::kElu && scale != 1) {
+      inputs.query = inputs.query * scale;
+      inputs.key = inputs.key * scale;
+    }
+    params.sizes = {.heads = shape.heads,
+                    .key_heads = shape.key_heads,
+                    .queries = shape.queries,
+                    .keys = shape.keys,
+                    .depth = shape.depth,
+                    .value_depth = shape.value_depth,
+                    .omegas = omega.defined() ? options.omega.size(0) : shape.depth,
+                    .rank = shape.rank};
+    params.query = rows_of(inputs.query);
+    params.key = rows_of(inputs.key);
+    params.value = rows_of(inputs.value);
+    params.omega = pointer(omega);
+    params.omega_transposed = pointer(omega_transposed);
+    params.query_factor = pointer(inputs.query_factor);
+    params.key_factor = pointer(inputs.key_factor);
+    params.decay = pointer(decay);
+    params.query_log = pointer(inputs.query_log);
+    params.key_log = pointer(inputs.key_log);
+    if (inputs.key_padding_mask.defined()) {
+      params.key_mask = inputs.key_padding_mask.const_data_ptr<bool>();
+    }
+    params.sums = pointer(inputs.state.sums);
+    params.normalizer = pointer(inputs.state.normalizer);
+    params.offset = pointer(inputs.state.offset);
+    params.features = features;
+    params.causal = options.causal;
+    const double norm = features == AttentionFeatures::kTrig ? 0.5 : -0.5;
+    params.norm_scale =
+        feature_map_has_offset(options) ? static_cast<float>(norm * scale * scale) : 0.0f;
+    params.relu_scale = 1 / std::sqrt(static_cast<float>(params.sizes.omegas));
+    params.floor = static_cast<float>(options.denominator_floor);
+  }
+};
+
+/// How many tasks, of `heads` heads each, are worth waking up a thread.
+int64_t grain(const LinearAttentionShape& s, int64_t heads) {
+  constexpr int64_t kOperations = 200'000;
+  const int64_t work = (s.queries + s.keys) * s.rank * s.features * (s.value_depth + s.depth);
+  return std::max<int64_t>(1, kOperations / std::max<int64_t>(heads * work, 1));
+}
+
+/// Calls `body(task, scratch)` for every task, on the threads that are worth it. The scratch of all
+/// of them is one tensor, which a profiler of memory sees.
+template <typename Body>
+void for_each_task(int64_t tasks, int64_t grain, int64_t scratch_floats, const Body& body) {
+  const at::Tensor scratch = at::empty({parallel_width(tasks, grain), scratch_floats}, at::kFloat);
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    float* mine = scratch.mutable_data_ptr<float>() + at::get_thread_num() * scratch_floats;
+    for (int64_t task = begin; task < end; ++task) body(task, mine);
+  });
+}
+
+LinearAttentionSaved new_outputs(const LinearAttentionShape& s, bool with_state) {
+  const auto empty = [](at::IntArrayRef sizes) { return at::empty(sizes, at::kFloat); };
+  const int64_t features = with_state ? s.rank * s.features : 0;
+  return {.result = {.output = empty_large({s.batch, s.heads, s.queries, s.value_depth}),
+                     .state = {.sums = empty({s.batch, s.heads, features, s.value_depth}),
+                               .normalizer = empty({s.batch, s.heads, features}),
+                               .offset = empty({s.batch, s.heads})}},
+          .inverse = empty({s.batch, s.heads, s.queries})};
+}
+
+void set_outputs(const LinearAttentionSaved& saved, kernels::LinearAttentionParams& params) {
+  params.output = target(saved.result.output);
+  params.inverse = target(saved.inverse);
+  params.next_sums = target(saved.result.state.sums);
+  params.next_normalizer = target(saved.result.state.normalizer);
+  params.next_offset = target(saved.result.state.offset);
+}
+
+/// Each pass chooses on its own; a state that is not there is built again.
+bool takes_blocks(const kernels::LinearAttentionParams& params, bool backward) {
+  return params.sums == nullptr && params.next_sums == nullptr &&
+         kernels::attention_prefers_blocks(params.sizes, params.features, params.causal, backward);
+}
+
+/// Zeros where the kernel adds up; nothing for tensors that are not there.
+std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
+  const LinearAttentionInputs& in = call.inputs;
+  const auto zeros = [](const at::Tensor& x) {
+    return x.defined() ? at::zeros(x.sizes(), at::kFloat) : at::Tensor();
+  };
+  return {empty_large(in.query.sizes()),
+          empty_large(in.key.sizes()).zero_(),
+          empty_large(in.value.sizes()).zero_(),
+          zeros(in.query_factor),
+          zeros(in.key_factor),
+          {},
+          zeros(in.query_log),
+          zeros(in.key_log),
+          zeros(in.state.sums),
+          zeros(in.state.normalizer)};
+}
+
+/// Runs the backward kernel on all heads. Heads that share keys go one after the other, and so do
+/// the examples where the batch shares a gradient: sums have one order, whatever the threads.
+void run_backward(const Call& call, kernels::LinearAttentionBackwardParams params) {
+  const LinearAttentionShape& s = call.shape;
+  const bool shared = params.grad_query_factor != nullptr || params.grad_query_log != nullptr ||
+                      params.grad_key_log != nullptr;
+  const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
+  const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
+  const int64_t floats = kernels::linear_attention_backward_scratch(
+      params.forward.sizes, params.forward.features, params.forward.by_blocks);
+  for_each_task(tasks, grain(s, serial * group), floats, [&](int64_t task, float* scratch) {
+    kernels::LinearAttentionBackwardParams mine = params;
+    mine.forward.scratch = scratch;
+    for (int64_t turn = 0; turn < serial * group; ++turn) {
+      mine.forward.batch_index = shared ? turn / group : task / s.key_heads;
+      mine.forward.head_index = task % s.key_heads * group + turn % group;
+      kernels::linear_attention_backward(mine);
+    }
+  });
+}
+
+/// What the last state gets from all keys and earlier states, [H,R] in float64: the inner product
+/// with its gradient.
+at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
+                          const at::Tensor& grad_normalizer, int64_t rank) {
+  const at::Tensor total = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
+                           (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
+  return total.unflatten(1, {rank, -1}).sum(2);
+}
+
+/// The gradient of log_decay [H,L,R]. g_t scales what passes from keys before t to queries from t
+/// on, or to the state after all of them: what these queries get from any key, less what keys from
+/// t on give to any query or to the state, plus what all keys give to that state (`given` [H,R]).
+at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
+                          const at::Tensor& grad_key_factor, at::Tensor given) {
+  constexpr int64_t kDecays = 32768;  // worth waking up a thread
+  const int64_t length = in.query_factor.size(1), rank = in.query_factor.size(2);
+  at::Tensor grad = at::empty(in.query_factor.sizes(), at::kFloat);
+  const float *p = pointer(in.query_factor), *s = pointer(in.key_factor);
+  const float *up_p = pointer(grad_query_factor), *up_s = pointer(grad_key_factor);
+  float* to = target(grad);
+  double* totals = given.mutable_data_ptr<double>();
+  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(length * rank, 1));
+  parallel_for(0, in.query_factor.size(0), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin; head < end; ++head) {
+      double* total = totals + head * rank;
+      for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
+        double& sum = total[k % rank];
+        sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
+        to[k] = static_cast<float>(sum);
+      }
+    }
+  });
+  return grad;
+}
+
+at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
+  return grad.defined() ? grad.to(like.scalar_type()) : grad;
+}
+
+}  // namespace
+
+LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
+                                            const LinearAttentionOptions& options) {
+  Call call(inputs, options);
+  const LinearAttentionShape& s = call.shape;
+  LinearAttentionSaved saved = new_outputs(s, options.with_state);
+  set_outputs(saved, call.params);
+  call.params.by_blocks = takes_blocks(call.params, /*backward=*/false);
+  const int64_t floats = kernels::linear_attention_scratch(call.params.sizes, call.params.features,
+                                                           call.params.by_blocks);
+  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t task, float* scratch) {
+    kernels::LinearAttentionParams mine = call.params;
+    mine.scratch = scratch;
+    mine.batch_index = task / s.heads;
+    mine.head_index = task % s.heads;
+    kernels::linear_attention_forward(mine);
+  });
+  saved.result.output = saved.result.output.to(inputs.query.scalar_type());
+  return saved;
+}
+
+std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
+    const LinearAttentionInputs& inputs, const LinearAttentionOptions& options,
+    const LinearAttentionSaved& saved, const LinearAttentionGradients& grads) {
+  const Call call(inputs, options);
+  LinearAttentionSaved dense = saved;
+  dense.result.output = dense_float(saved.result.output);
+  dense.result.state.sums = dense_float(saved.result.state.sums);
+  dense.result.state.normalizer = dense_float(saved.result.state.normalizer);
+  dense.result.state.offset = dense_float(saved.result.state.offset);
+  dense.inverse = dense_float(saved.inverse);
+  const at::Tensor grad_output = grads.output.defined()
+                                     ? float_rows(grads.output)
+                                     : at::zeros(dense.result.output.sizes(), at::kFloat);
+  at::Tensor grad_sums, grad_normalizer;
+  if (saved.result.state.sums.size(2) > 0) {
+    grad_sums = dense_float(grads.sums);
+    grad_normalizer = dense_float(grads.normalizer);
+  }
+  if (grad_sums.defined() != grad_normalizer.defined()) {
+    if (!grad_sums.defined()) grad_sums = at::zeros_like(dense.result.state.sums);
+    if (!grad_normalizer.defined()) grad_normalizer = at::zeros_like(dense.result.state.normalizer);
+  }
+  std::array<at::Tensor, kNumDifferentiable> result = new_gradients(call);
+  kernels::LinearAttentionBackwardParams params{
+      .forward = call.params,
+      .grad_output = rows_of(grad_output),
+      .grad_next_sums = pointer(grad_sums),
+      .grad_next_normalizer = pointer(grad_normalizer),
+      .grad_query = target(result[kQuery]),
+      .grad_key = target(result[kKey]),
+      .grad_value = target(result[kValue]),
+      .grad_query_factor = target(result[kQueryFactor]),
+      .grad_key_factor = target(result[kKeyFactor]),
+      .grad_query_log = target(result[kQueryLog]),
+      .grad_key_log = target(result[kKeyLog]),
+      .grad_sums = target(result[kStateSums]),
+      .grad_normalizer = target(result[kStateNormalizer])};
+  set_outputs(dense, params.forward);
+  params.forward.by_blocks = takes_blocks(params.forward, /*backward=*/true);
+  run_backward(call, params);
+  if (call.decay.defined()) {
+    const int64_t rank = call.shape.rank;
+    const at::Tensor given =
+        grad_sums.defined()
+            ? given_to_state(dense.result.state, grad_sums, grad_normalizer, rank).contiguous()
+            : at::zeros({call.shape.heads, rank}, at::kDouble);
+    result[kLogDecay] =
+        decay_gradient(call.inputs, result[kQueryFactor], result[kKeyFactor], given);
+  }
+  const double scale = linear_attention_scale(options, call.shape.depth);
+  if (options.feature_map == FeatureMapKind::kElu && scale != 1) {
+    result[kQuery].mul_(scale);
+    result[kKey].mul_(scale);
+  }
+  const at::Tensor* like[] = {&inputs.query,           &inputs.key,        &inputs.value,
+                              &inputs.query_factor,    &inputs.key_factor, &inputs.log_decay,
+                              &inputs.query_log,       &inputs.key_log,    &inputs.state.sums,
+                              &inputs.state.normalizer};
+  for (size_t i = 0; i < result.size(); ++i) result[i] = as(result[i], *like[i]);
+  return result;
+}
+
+}  // namespace mnemosyne::ops

@@ -1,0 +1,122 @@
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "mnemosyne/core/error.h"
+#include "mnemosyne/kernels/orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
+#include "mnemosyne/ops/orthogonalize/poles.h"
+#include "mnemosyne/ops/parallel.h"
+
+namespace mnemosyne::ops {
+namespace {
+
+/// Multiplications and additions of one matrix: the Gram matrix, the inverses, the last product.
+double cost(const MatrixRef& matrix) {
+  const double small = static_cast<double>(std::min(matrix.rows, matrix.columns));
+  const double large = static_cast<double>(std::max(matrix.rows, matrix.columns));
+  return 3 * small * small * (small + large);
+}
+
+/// Below it (some 20 microseconds) waking threads costs more than it saves.
+constexpr double kSerialCost = 1e6;
+
+/// The calling thread's workspace, of at least `size` floats, aligned for every kernel; it only
+/// grows.
+float* workspace(int64_t size) {
+  struct Free {
+    void operator()(float* data) const { std::free(data); }
+  };
+  constexpr int64_t kAlignment = 64;
+  thread_local std::unique_ptr<float, Free> data;
+  thread_local int64_t capacity = 0;
+  if (size > capacity) {
+    const int64_t bytes =
+        (size * int64_t{sizeof(float)} + kAlignment - 1) / kAlignment * kAlignment;
+    data.reset();
+    capacity = 0;
+    data.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+    TORCH_CHECK(data != nullptr, "[orthogonalize_] expected ", bytes, " bytes of memory, got none");
+    capacity = size;
+  }
+  return data.get();
+}
+
+void orthogonalize_one(const MatrixRef& matrix) {
+  const int terms = static_cast<int>(kWeights.size());
+  kernels::orthogonalize({
+      .matrix = matrix.data,
+      .rows = matrix.rows,
+      .columns = matrix.columns,
+      .workspace = workspace(kernels::orthogonalize_workspace(matrix.rows, matrix.columns, terms)),
+      .weights = kWeights.data(),
+      .poles = kPoles.data(),
+      .num_terms = terms,
+  });
+}
+
+/// Equal shapes stacked, as polynomials in bfloat16.
+void orthogonalize_batches(at::TensorList matrices) {
+  std::map<std::pair<int64_t, int64_t>, std::vector<at::Tensor>> groups;
+  for (const at::Tensor& matrix : matrices) {
+    groups[{matrix.size(0), matrix.size(1)}].push_back(matrix);
+  }
+  for (const auto& [sizes, group] : groups) {
+    const at::Tensor results = orthogonalize_polynomial(at::stack(group));
+    for (size_t i = 0; i < group.size(); ++i) {
+      group[i].copy_(results.select(0, static_cast<int64_t>(i)));
+    }
+  }
+}
+
+}  // namespace
+
+void orthogonalize_(const MatrixRef* matrices, int64_t count) {
+  double total_cost = 0;
+  for (int64_t i = 0; i < count; ++i) total_cost += cost(matrices[i]);
+  const int64_t threads = parallel_width(count, 1);
+  if (threads == 1 || total_cost < kSerialCost) {
+    for (int64_t i = 0; i < count; ++i) orthogonalize_one(matrices[i]);
+    return;
+  }
+  // The largest first, each to the thread that is free: no thread waits long for the others at the
+  // end.
+  std::vector<int64_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [matrices](int64_t a, int64_t b) {
+    return cost(matrices[a]) > cost(matrices[b]);
+  });
+  std::atomic<int64_t> next = 0;
+  parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) orthogonalize_one(matrices[order[i]]);
+  });
+}
+
+void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options) {
+  if (options.precision != "float32" && options.precision != "bfloat16") {
+    throw InputError("[orthogonalize_] expected precision float32 or bfloat16, got " +
+                     options.precision);
+  }
+  for (const at::Tensor& matrix : matrices) {
+    TORCH_CHECK(matrix.dim() == 2 && matrix.is_contiguous() && matrix.scalar_type() == at::kFloat &&
+                    matrix.device().is_cpu(),
+                "[orthogonalize_] expected contiguous float32 matrices on the CPU, got ",
+                matrix.toString(), " ", matrix.sizes());
+  }
+  if (options.precision == "bfloat16") return orthogonalize_batches(matrices);
+  std::vector<MatrixRef> references;
+  references.reserve(matrices.size());
+  for (const at::Tensor& matrix : matrices) {
+    references.push_back({matrix.data_ptr<float>(), matrix.size(0), matrix.size(1)});
+  }
+  orthogonalize_(references.data(), static_cast<int64_t>(references.size()));
+}
+
+}  // namespace mnemosyne::ops
