@@ -79,13 +79,12 @@ MemoryProblem make_memory_problem(const std::vector<int64_t>& sizes) {
   const auto count = static_cast<int64_t>(sizes.size());
   in.hidden_bias = at::randn({count, kHidden});
   in.step = at::rand({count}) + 0.5;
+  in.grad_scale = in.param_scale = at::ones({count});
+  in.eps = at::full({count}, 1e-8);
   for (const int64_t size : sizes) {
     in.grads.push_back(at::randn({size}));
     in.params.push_back(at::randn({size}));
     in.memories.push_back(at::rand({1, kHeads, kFeatures, 3, size}) + 0.1);
-    in.grad_scale.push_back(1);
-    in.param_scale.push_back(1);
-    in.eps.push_back(1e-8);
   }
   return problem;
 }

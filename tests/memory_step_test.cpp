@@ -87,13 +87,13 @@ Problem make_problem(const Case& c) {
   const auto count = static_cast<int64_t>(c.sizes.size());
   in.hidden_bias = normal({count, c.hidden}, 0.3);
   in.step = at::rand({count}, at::kDouble) + 0.5;
+  in.grad_scale = at::arange(count, at::kDouble) + 10;
+  in.param_scale = at::full({count}, 5.0, at::kDouble);
+  in.eps = at::full({count}, 1e-8, at::kDouble);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t size = c.sizes[static_cast<size_t>(t)];
     in.memories.push_back(at::zeros({c.layers, c.heads, c.features, 3, size}, at::kDouble));
     in.params.push_back(normal({size}, 0.2));
-    in.grad_scale.push_back(10.0 + static_cast<double>(t));
-    in.param_scale.push_back(5.0);
-    in.eps.push_back(1e-8);
   }
   for (int step = 0; step < 4; ++step) {
     in.grads.clear();
@@ -116,7 +116,8 @@ void move_to(Problem& problem, at::Device device) {
   }
   for (at::Tensor* tensor :
        {&problem.weights.omega, &problem.weights.hidden_weight, &problem.weights.output_weight,
-        &problem.weights.output_bias, &problem.inputs.hidden_bias, &problem.inputs.step}) {
+        &problem.weights.output_bias, &problem.inputs.hidden_bias, &problem.inputs.step,
+        &problem.inputs.grad_scale, &problem.inputs.param_scale, &problem.inputs.eps}) {
     move(*tensor);
   }
   for (auto* list : {&problem.inputs.grads, &problem.inputs.params, &problem.inputs.memories}) {
@@ -216,15 +217,13 @@ TEST_P(MemoryStep, InPlaceEqualsOutOfPlace) {
     const MemoryStepResult expected = memory_step(problem.inputs, problem.weights, problem.options);
     std::vector<at::Tensor> before;
     for (const at::Tensor& param : problem.inputs.params) before.push_back(param.clone());
-    std::vector<double> decay;
-    for (size_t t = 0; t < before.size(); ++t) {
-      decay.push_back(0.25 / static_cast<double>(t + 1));
-    }
+    const at::Tensor decay =
+        0.25 / (at::arange(static_cast<int64_t>(before.size()), at::TensorOptions(dtype)) + 1);
     memory_step_(problem.inputs, problem.weights, problem.options, decay);
     for (size_t t = 0; t < before.size(); ++t) {
       EXPECT_TRUE(testing::identical(problem.inputs.memories[t], expected.memories[t]));
-      EXPECT_TRUE(
-          close(problem.inputs.params[t], before[t] * (1.0 - decay[t]) - expected.updates[t]));
+      EXPECT_TRUE(close(problem.inputs.params[t],
+                        before[t] * (1.0 - decay[static_cast<int64_t>(t)]) - expected.updates[t]));
     }
   }
 }
@@ -331,9 +330,9 @@ TEST(MemoryStepFused, EmptyTensorsAndNoTensorsAreFine) {
                  .memories = {},
                  .hidden_bias = at::zeros({0, 12}),
                  .step = at::zeros({0}),
-                 .grad_scale = {},
-                 .param_scale = {},
-                 .eps = {}};
+                 .grad_scale = at::zeros({0}),
+                 .param_scale = at::zeros({0}),
+                 .eps = at::zeros({0})};
   EXPECT_TRUE(memory_step(none.inputs, none.weights, none.options).updates.empty());
 }
 
@@ -354,7 +353,7 @@ TEST(MemoryStepGpu, CudaEqualsTheReference) {
       EXPECT_TRUE(same_within(actual.memories[t], expected.memories[t], 1e-6)) << c.map;
     }
     memory_step_(device.inputs, device.weights, device.options,
-                 std::vector<double>(c.sizes.size(), 0.25));
+                 at::full({static_cast<int64_t>(c.sizes.size())}, 0.25, at::kCUDA));
     for (size_t t = 0; t < c.sizes.size(); ++t) {
       const at::Tensor param = 0.75 * exact.inputs.params[t] - expected.updates[t];
       EXPECT_TRUE(same_within(device.inputs.params[t], param, 1e-5)) << c.map;
@@ -376,7 +375,7 @@ TEST(MemoryStep, RefusesShapesThatDoNotFit) {
   bad.options.variance_head = 3;
   EXPECT_THROW(run(bad), c10::Error);
   bad = good;
-  bad.inputs.eps.clear();
+  bad.inputs.eps = at::zeros({2});
   EXPECT_THROW(run(bad), c10::Error);
 }
 

@@ -4,14 +4,18 @@
 #include <limits>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/optim/controller.h"
 #include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/step_features.h"
+#include "mnemosyne/optim/step_outputs.h"
 #include "testing.h"
 
 namespace mnemosyne::optim {
 namespace {
 
 using testing::close;
+
+int64_t num_outputs() { return static_cast<int64_t>(step_output_names().size()); }
+int64_t num_features() { return static_cast<int64_t>(step_feature_names().size()); }
 
 // Shapes of 0 to 5 dimensions, one of them longer than a chunk of the fused kernel, one without
 // elements.
@@ -45,7 +49,7 @@ std::shared_ptr<UpdateRule> with_random_controller(double scale,
   at::manual_seed(7);
   const MnemosyneRule rule({.step_bound = 1.2, .mixture_bound = 0.4});
   return rule.with_weights(
-      {{"controller", at::randn({kNumOutputs, kNumFeatures}).mul(scale).to(dtype)}});
+      {{"controller", at::randn({num_outputs(), num_features()}).mul(scale).to(dtype)}});
 }
 
 void expect_same_run(const UpdateRule& pure, const UpdateRule& fused, const StepOptions& options) {
@@ -188,14 +192,14 @@ TEST(MnemosyneRule, UpdateIsDifferentiableInTheController) {
       const double numeric = ((objective(up) - objective(down)) / (2 * h)).item<double>();
       EXPECT_NEAR(leaf.grad()[output][feature].item<double>(), numeric,
                   1e-6 + 1e-4 * std::abs(numeric))
-          << MnemosyneRule::output_names()[output] << " " << feature;
+          << step_output_names()[output] << " " << feature;
     }
   }
 }
 
 TEST(MnemosyneRule, MixtureBoundLimitsWhatAdamsDirectionGets) {
   // Only the mixture's bias is on, at its limit: update = s (D + bound (r a - D)).
-  at::Tensor controller = at::zeros({kNumOutputs, kNumFeatures}, at::kDouble);
+  at::Tensor controller = at::zeros({num_outputs(), num_features()}, at::kDouble);
   controller[2][0] = 100.0;
   const std::vector<at::Tensor> params = {at::zeros({6, 10}, at::kDouble)};
   const std::vector<at::Tensor> grads = gradients(params, 0);

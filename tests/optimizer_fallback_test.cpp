@@ -44,7 +44,7 @@ struct Steps {
   std::shared_ptr<UpdateRule> rule;
   std::vector<at::Tensor> params;
   State state;
-  FallbackCount count;
+  DeferredCount count;
 };
 
 /// Every rule whose step is guarded, in both compute dtypes (fused, and by tensors).
@@ -151,12 +151,13 @@ TEST(Fallback, HugeGradientsNeedNone) {
     const at::Tensor start = at::randn({40, 900});
     std::vector<at::Tensor> usual = {start.clone()}, huge = {start.clone()};
     State usual_state = init_state(*rule, usual), huge_state = init_state(*rule, huge);
-    FallbackCount count;
+    DeferredCount count;
     const StepOptions options{.lr = rule->default_lr(), .fallbacks = &count};
     for (int step = 0; step < 4; ++step) {
       const at::Tensor grad = at::randn({40, 900});
       std::vector<at::Tensor> large = {grad * 1e17};
-      clean_gradients(large);
+      DeferredCount nonfinite;
+      clean_gradients(large, nonfinite);
       rule->step_({grad}, usual_state, usual, options);
       rule->step_(large, huge_state, huge, options);
     }
@@ -189,8 +190,8 @@ TEST(Fallback, IsCountedByTheOptimizerAndInItsCheckpoint) {
   EXPECT_EQ(other.fallback_count(), 1);
 }
 
-TEST(FallbackCount, SumsFlagsAndNumbers) {
-  FallbackCount count(2);
+TEST(DeferredCount, SumsFlagsAndNumbers) {
+  DeferredCount count(2);
   count.add(3);
   count.add(at::ones({}, at::kBool));
   count.add(at::zeros({}, at::kBool));

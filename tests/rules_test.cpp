@@ -166,6 +166,31 @@ TEST_P(EveryRule, StaysFiniteOnExtremeGradients) {
   }
 }
 
+TEST_P(EveryRule, FactorsThatAreTensorsCountLikeNumbers) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    const double scale = dtype == at::kDouble ? 1e-10 : 2e-5, lr = rule()->default_lr();
+    std::vector<at::Tensor> params = waves(kAllShapes, 0.0, dtype), other = clones(params);
+    State state = init_state(*rule(), params), other_state = init_state(*rule(), other);
+    const StepOptions numbers{.lr = 0.3 * lr, .weight_decay = 0.2, .num_steps = 50};
+    StepOptions tensors{.lr = lr, .weight_decay = 0.1, .num_steps = 50};
+    tensors.lr_factor = at::full({}, 0.3);
+    tensors.weight_decay_factor = at::full({}, 2.0);
+    for (int step = 0; step < 3; ++step) {
+      const std::vector<at::Tensor> grads = waves(kAllShapes, 3.0 + step, dtype);
+      const UpdateResult result = rule()->update(grads, other_state, other, tensors);
+      const UpdateResult expected = rule()->update(grads, state, params, numbers);
+      for (size_t i = 0; i < params.size(); ++i) {
+        EXPECT_TRUE(close(result.updates[i], expected.updates[i], {.rtol = scale, .atol = scale}));
+      }
+      rule()->step_(grads, state, params, numbers);
+      rule()->step_(grads, other_state, other, tensors);
+    }
+    for (size_t i = 0; i < params.size(); ++i) {
+      EXPECT_TRUE(close(other[i], params[i], {.rtol = scale, .atol = scale})) << params[i].sizes();
+    }
+  }
+}
+
 TEST_P(EveryRule, IsMadeAgainFromItsNameAndOptions) {
   std::shared_ptr<UpdateRule> copy = make_rule(rule()->name(), rule()->options_json());
   if (!rule()->weights().empty()) copy = copy->with_weights(rule()->weights());

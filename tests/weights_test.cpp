@@ -8,6 +8,9 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/safetensors.h"
 #include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/step_features.h"
+#include "mnemosyne/optim/step_outputs.h"
+#include "mnemosyne/optim/weight_axes.h"
 #include "testing.h"
 
 namespace mnemosyne::optim {
@@ -172,6 +175,79 @@ TEST(DefaultRule, NamesWhatIsMissing) {
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what()).find("\"sgd\""), std::string::npos) << error.what();
   }
+}
+
+// The file of "mnemosyne" with other names along its axes, and its controller changed.
+void write_with_axes(const std::string& path, const std::string& axes,
+                     const std::function<at::Tensor(const at::Tensor&)>& change) {
+  const auto rule = default_rule("mnemosyne");
+  save_rule(path, *rule);
+  io::TensorFile file = io::read_safetensors(path);
+  for (auto& [name, tensor] : file.tensors) tensor = change(tensor).contiguous();
+  file.metadata["axes"] = axes;
+  io::write_safetensors(path, file.tensors, file.metadata);
+}
+
+std::string axes_text(const std::vector<std::string>& rows,
+                      const std::vector<std::string>& columns) {
+  return write_axes({{"controller", {rows, columns}}});
+}
+
+TEST(WeightAxes, GiveWeightsOfAnEarlierVersionTheirPlaces) {
+  const auto rule = default_rule("mnemosyne");
+  const at::Tensor whole = rule->weights()[0].second;
+  std::vector<std::string> rows = step_output_names(), columns = step_feature_names();
+  // Without one output and two features, in another order.
+  const std::string path = temporary("axes.safetensors");
+  const std::vector<int64_t> kept_rows{2, 0, 1, 3, 4, 5, 7};
+  std::vector<int64_t> kept_columns;
+  for (int64_t c = whole.size(1) - 1; c >= 0; --c) {
+    if (c != 4 && c != 11) kept_columns.push_back(c);
+  }
+  std::vector<std::string> row_names, column_names;
+  for (const int64_t r : kept_rows) row_names.push_back(rows[static_cast<size_t>(r)]);
+  for (const int64_t c : kept_columns) column_names.push_back(columns[static_cast<size_t>(c)]);
+  write_with_axes(path, axes_text(row_names, column_names), [&](const at::Tensor& controller) {
+    return controller.index_select(0, at::tensor(kept_rows))
+        .index_select(1, at::tensor(kept_columns));
+  });
+  at::Tensor expected = whole.clone();
+  expected.select(0, 6).zero_();
+  expected.select(1, 4).zero_();
+  expected.select(1, 11).zero_();
+  EXPECT_TRUE(identical(load_rule(path)->weights()[0].second, expected));
+}
+
+TEST(WeightAxes, OfFilesWithoutThemAreThoseOfThisVersion) {
+  const std::string path = temporary("no_axes.safetensors");
+  write_with_axes(path, "", [](const at::Tensor& controller) { return controller; });
+  EXPECT_TRUE(identical(load_rule(path)->weights()[0].second,
+                        default_rule("mnemosyne")->weights()[0].second));
+  write_with_axes(path, "", [](const at::Tensor& c) { return c.narrow(1, 0, 5); });
+  refusal(path);
+}
+
+TEST(WeightAxes, ThatDoNotFitAreRefused) {
+  const std::string path = temporary("bad_axes.safetensors");
+  std::vector<std::string> rows = step_output_names(), columns = step_feature_names();
+  const auto same = [](const at::Tensor& controller) { return controller; };
+  columns[3] = "phase_of_the_moon";
+  write_with_axes(path, axes_text(rows, columns), same);
+  EXPECT_NE(refusal(path).find("phase_of_the_moon"), std::string::npos);
+  columns.pop_back();
+  for (const std::string& axes :
+       {axes_text(rows, columns), axes_text(rows, {"one"}), std::string("[1, 2"),
+        std::string(R"({"controller": 3})"), std::string(R"({"controller": [[1]]})"),
+        std::string(R"({"controller": [["step"]]})"), std::string("[]")}) {
+    write_with_axes(path, axes, same);
+    refusal(path);
+  }
+}
+
+TEST(WeightAxes, AreInTheFilesOfTheLibrary) {
+  const std::string_view bytes = embedded_file("mnemosyne.safetensors");
+  const io::TensorFile file = io::parse_safetensors(bytes, "mnemosyne.safetensors");
+  EXPECT_EQ(file.metadata.at("axes"), write_axes(default_rule("mnemosyne")->weight_axes()));
 }
 
 }  // namespace

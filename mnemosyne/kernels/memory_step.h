@@ -59,8 +59,10 @@ struct MemoryStepParams {
   const float* memory;       // [H, R, C, N]
   const float* hidden_bias;  // [U]
   const float* step;         // [1]
-  float grad_scale, param_scale, eps;
-  float decay;        // param_out <- param - (update + decay param)
+  const float* grad_scale;   // [1]
+  const float* param_scale;  // [1]
+  const float* eps;          // [1]
+  const float* decay;        // [1] or null: param_out <- param - (update + decay param)
   float* memory_out;  // [H, R, C, N], may be `memory`
   float* update;      // [N] or null
   float* param_out;   // [N] or null, may be `param`

@@ -1,5 +1,6 @@
 #include "mnemosyne/optim/adafactor.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
 
@@ -27,8 +28,9 @@ double smallest_root(const at::Tensor& tensor) {
                                              : std::numeric_limits<float>::epsilon();
 }
 
-double root_mean_square(const at::Tensor& tensor) {
-  return at::linalg_vector_norm(tensor).item<double>() /
+// 0-d, float64.
+at::Tensor root_mean_square(const at::Tensor& tensor) {
+  return at::linalg_vector_norm(tensor).to(at::kDouble) /
          std::sqrt(static_cast<double>(tensor.numel()));
 }
 
@@ -78,10 +80,15 @@ at::Tensor Adafactor::update_one(const at::Tensor& grad, ParamState& state, cons
     variance = state[kVariance].clone();
   }
   at::Tensor update = variance.clamp_min_(eps * eps).rsqrt_().mul_(grad);
-  const double step = std::min(options.lr, 1.0 / std::sqrt(t)) *
-                      std::max(options_.smallest_scale, root_mean_square(param));
-  update.mul_(step / std::max(1.0, root_mean_square(update) / options_.clip_threshold));
-  return update;
+  at::Tensor step = root_mean_square(param).clamp_min_(options_.smallest_scale);
+  if (options.lr_factor.defined()) {
+    const at::Tensor lr = options.lr * options.lr_factor.to(step.options());
+    step.mul_(lr.clamp_max(1.0 / std::sqrt(t)));
+  } else {
+    step.mul_(std::min(options.lr, 1.0 / std::sqrt(t)));
+  }
+  const at::Tensor excess = (root_mean_square(update) / options_.clip_threshold).clamp_min_(1.0);
+  return update.mul_(step.div_(excess));
 }
 
 std::shared_ptr<UpdateRule> make_adafactor(const std::string& options_json) {

@@ -41,6 +41,9 @@ class Adafactor : public PerParameterRule {
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 
+  /// The step is at most 1 / sqrt(t).
+  bool is_linear_in_lr() const override { return false; }
+
  private:
   AdafactorOptions options_;
 };

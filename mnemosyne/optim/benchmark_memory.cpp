@@ -46,8 +46,8 @@ Problem make_problem(const MemoryBenchmarkOptions& options) {
   }
   in.hidden_bias = at::zeros({count, options.rule.hidden}, real);
   in.step = at::full({count}, 1e-3, real);
-  in.grad_scale = in.param_scale = std::vector<double>(options.sizes.size(), 1.0);
-  in.eps = std::vector<double>(options.sizes.size(), 1e-8);
+  in.grad_scale = in.param_scale = at::ones({count});
+  in.eps = at::full({count}, 1e-8);
   const ops::MemoryLayerWeights& layer = problem.weights.layers[0];
   for (const at::Tensor& tensor :
        {layer.decay, layer.key, layer.query, layer.radius, problem.weights.hidden_weight,

@@ -3,10 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -45,26 +47,31 @@ namespace {
 
 constexpr double kTiny = 1e-30;
 
-/// Root mean squares of flat tensors of one dtype and device, with one transfer to the host.
-std::vector<double> root_mean_squares(const std::vector<at::Tensor>& tensors) {
+/// Root mean squares [T], float64, of T flat tensors of one dtype and device. Squares above 1e38
+/// overflow in float32, so they are summed in double precision: where that costs nothing, on a
+/// device, always, and on the CPU where it shows.
+at::Tensor root_mean_squares(const std::vector<at::Tensor>& tensors) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> detached;
-  for (const at::Tensor& tensor : tensors) detached.push_back(tensor.detach());
-  const at::Tensor norms = at::stack(at::_foreach_norm(detached)).to(at::kCPU, at::kDouble);
-  std::vector<double> result;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    double norm = norms.const_data_ptr<double>()[i];
-    // Squares above 1e38 overflow in float32.
-    if (!std::isfinite(norm)) norm = detached[i].to(at::kDouble).norm().item<double>();
-    const int64_t count = std::max<int64_t>(tensors[i].numel(), 1);
-    result.push_back(norm / std::sqrt(static_cast<double>(count)));
+  std::vector<double> counts;
+  for (const at::Tensor& tensor : tensors) {
+    detached.push_back(tensor.detach());
+    counts.push_back(static_cast<double>(std::max<int64_t>(tensor.numel(), 1)));
   }
-  return result;
+  const bool host = detached[0].is_cpu();
+  const auto norms = [&](at::ScalarType dtype) {
+    return at::stack(at::_foreach_norm(detached, 2, dtype)).to(at::kDouble);
+  };
+  at::Tensor norm = norms(host ? detached[0].scalar_type() : at::kDouble);
+  if (host && !at::isfinite(norm).all().item<bool>()) {
+    norm = at::where(at::isfinite(norm), norm, norms(at::kDouble));
+  }
+  return norm / at::tensor(counts, at::kDouble).sqrt().to(norm.device(), /*non_blocking=*/true);
 }
 
 /// Goes back to `before` where a step led to anything that is not finite.
 void keep_finite_(const at::Tensor& param, const at::Tensor& before, ParamState& state,
-                  FallbackCount* count) {
+                  DeferredCount* count) {
   if (param.is_cpu() && std::isfinite(param.sum().item<double>())) return;
   const at::Tensor finite = at::isfinite(param).all();
   param.copy_(at::where(finite, param, before));
@@ -132,14 +139,21 @@ std::shared_ptr<const UpdateRule> CoordinateRule::elementwise() const {
 
 std::vector<double> CoordinateRule::step_sizes(const State&, at::TensorList params,
                                                const StepOptions& options) const {
-  const double rate = options.lr * std::exp(find(weights_, "step.log_rate").item<double>());
-  if (!options_.scale_free) return std::vector<double>(params.size(), rate);
   std::vector<double> sizes;
   for (const at::Tensor& param : params) {
-    const double rms = root_mean_squares({flat(param, compute_dtype(param))})[0];
-    sizes.push_back(rate * std::max(rms, options_.rms_floor));
+    const at::Tensor size = step_scale({flat(param, compute_dtype(param))}, options);
+    sizes.push_back(size.item<double>());
   }
   return sizes;
+}
+
+at::Tensor CoordinateRule::step_scale(const std::vector<at::Tensor>& params,
+                                      const StepOptions& options) const {
+  const at::Tensor rms = root_mean_squares(params);
+  const at::Tensor log_rate = find(weights_, "step.log_rate").detach();
+  at::Tensor scale = options.lr * log_rate.to(rms.options()).exp().reshape({}) *
+                     (options_.scale_free ? rms.clamp_min(options_.rms_floor) : at::ones_like(rms));
+  return options.lr_factor.defined() ? scale * options.lr_factor.to(rms.options()) : scale;
 }
 
 std::shared_ptr<UpdateRule> CoordinateRule::with_weights(const NamedTensors& weights) const {
@@ -171,22 +185,22 @@ ops::MemoryStepWeights CoordinateRule::step_weights(const at::TensorOptions& opt
 
 void CoordinateRule::add_tensor_terms(Group& group, const State& state, at::TensorList params,
                                       const StepOptions& options) const {
-  const std::vector<double> grad_rms = root_mean_squares(group.inputs.grads);
-  const std::vector<double> param_rms = root_mean_squares(group.inputs.params);
+  ops::MemoryStepInputs& inputs = group.inputs;
+  const at::Tensor grad_rms = root_mean_squares(inputs.grads);
+  const at::Tensor size = root_mean_squares(inputs.params).clamp_min(options_.rms_floor);
+  const at::Tensor eps =
+      options_.scale_free ? options_.eps * grad_rms + kTiny : at::full_like(grad_rms, options_.eps);
+  inputs.grad_scale = (1.0 / (grad_rms + kTiny)).to(group.options);
+  inputs.param_scale = (1.0 / size).to(group.options);
+  inputs.eps = eps.to(group.options);
+  at::Tensor scale = options_.scale_free ? options.lr * size : at::full_like(size, options.lr);
+  if (options.lr_factor.defined()) scale = scale * options.lr_factor.to(scale.options());
   std::vector<at::Tensor> features;
-  at::Tensor scale = at::full({static_cast<int64_t>(group.indices.size())}, options.lr,
-                              at::TensorOptions(at::kDouble));
-  for (size_t j = 0; j < group.indices.size(); ++j) {
-    const size_t i = group.indices[j];
-    const double size = std::max(param_rms[j], options_.rms_floor);
-    group.inputs.grad_scale.push_back(1.0 / (grad_rms[j] + kTiny));
-    group.inputs.param_scale.push_back(1.0 / size);
-    group.inputs.eps.push_back(options_.scale_free ? options_.eps * grad_rms[j] + kTiny
-                                                   : options_.eps);
-    if (options_.scale_free) scale.mutable_data_ptr<double>()[j] *= size;
+  for (const size_t i : group.indices) {
     features.push_back(coordinate_tensor_features(params[i], step_count(state[i]) + 1, options));
   }
-  const at::Tensor stacked = at::stack(features).to(group.options);  // [T, Y]
+  const at::Tensor stacked =
+      at::stack(features).to(group.options, /*non_blocking=*/true);  // [T, Y]
   const auto get = [&](const std::string& name) { return find(weights_, name).to(group.options); };
   group.inputs.hidden_bias =
       at::matmul(stacked, get("decoder.tensor_weight").t()) + get("decoder.hidden_bias");
@@ -218,15 +232,29 @@ std::vector<CoordinateRule::Group> CoordinateRule::groups(at::TensorList grads, 
   return result;
 }
 
+at::Tensor CoordinateRule::decays(const Group& group, const StepOptions& options) const {
+  if (*options.weight_decay == 0.0) return {};
+  at::Tensor share = step_scale(group.inputs.params, options) * *options.weight_decay;
+  if (options.weight_decay_factor.defined()) {
+    share = share * options.weight_decay_factor.to(share.options());
+  }
+  return share.to(group.options);
+}
+
 UpdateResult CoordinateRule::do_update(at::TensorList grads, const State& state,
                                        at::TensorList params, const StepOptions& options) const {
   UpdateResult result{std::vector<at::Tensor>(params.size()), State(params.size())};
   for (const Group& group : groups(grads, state, params, options)) {
     ops::MemoryStepResult step =
         ops::memory_step(group.inputs, step_weights(group.options), step_options_);
+    const at::Tensor decay = decays(group, options);
     for (size_t j = 0; j < group.indices.size(); ++j) {
       const size_t i = group.indices[j];
-      result.updates[i] = step.updates[j].view(params[i].sizes());
+      at::Tensor update = step.updates[j];
+      if (decay.defined()) {
+        update = update + decay[static_cast<int64_t>(j)] * group.inputs.params[j];
+      }
+      result.updates[i] = update.view(params[i].sizes());
       result.state[i] = {state[i][0] + 1, step.memories[j]};
     }
   }
@@ -234,15 +262,14 @@ UpdateResult CoordinateRule::do_update(at::TensorList grads, const State& state,
 }
 
 void CoordinateRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
-                              const StepOptions& options, const std::vector<double>& shrink) const {
+                              const StepOptions& options, const std::vector<double>&) const {
   const at::NoGradGuard no_grad;
   for (Group& group : groups(grads, state, params, options)) {
-    std::vector<double> decays;
-    for (const size_t i : group.indices) decays.push_back(shrink[i]);
     // The kernel writes what it is given; a few bytes beside its memory.
     std::vector<at::Tensor> before;
     for (const at::Tensor& param : group.inputs.params) before.push_back(param.clone());
-    ops::memory_step_(group.inputs, step_weights(group.options), step_options_, decays);
+    ops::memory_step_(group.inputs, step_weights(group.options), step_options_,
+                      decays(group, options));
     for (size_t j = 0; j < group.indices.size(); ++j) {
       const size_t i = group.indices[j];
       state[i][0].add_(1);

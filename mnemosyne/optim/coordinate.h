@@ -90,9 +90,16 @@ class CoordinateRule : public UpdateRule {
                          const StepOptions& options) const override;
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  // The size of a step, which weight decay goes with, is known on the device.
+  bool decays_itself() const override { return true; }
+  bool is_linear_in_lr() const override { return false; }
+  bool steps_with_factors() const override { return true; }
 
  private:
   struct Group;
+
+  at::Tensor step_scale(const std::vector<at::Tensor>& params, const StepOptions& options) const;
+  at::Tensor decays(const Group& group, const StepOptions& options) const;
 
   std::vector<Group> groups(at::TensorList grads, const State& state, at::TensorList params,
                             const StepOptions& options) const;

@@ -20,17 +20,8 @@ at::Tensor finite_part(const at::Tensor& tensor) {
 
 }  // namespace
 
-void FallbackCount::add(const at::Tensor& flag) {
-  const at::Tensor one = flag.to(at::kLong);
-  device_ = device_.defined() ? device_ + one.to(device_.device()) : one;
-}
-
-int64_t FallbackCount::total() const {
-  return host_ + (device_.defined() ? device_.item<int64_t>() : 0);
-}
-
 void subtract_finite_(const at::Tensor& param, const at::Tensor& update,
-                      const std::function<at::Tensor()>& fallback, FallbackCount* count) {
+                      const std::function<at::Tensor()>& fallback, DeferredCount* count) {
   if (!update.is_cpu()) {
     const at::Tensor finite = at::isfinite(update).all();
     param.sub_(at::where(finite, update, finite_part(fallback())));

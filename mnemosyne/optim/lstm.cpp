@@ -10,6 +10,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/fallback.h"
@@ -118,8 +120,8 @@ std::vector<double> LstmRule::step_sizes(const State&, at::TensorList params,
   return std::vector<double>(params.size(), options.lr * options_.output_scale);
 }
 
-ops::LstmWeights LstmRule::cell_weights(at::ScalarType dtype) const {
-  const auto get = [&](const std::string& name) { return find(weights_, name).to(dtype); };
+ops::LstmWeights LstmRule::cell_weights(const at::TensorOptions& options) const {
+  const auto get = [&](const std::string& name) { return find(weights_, name).to(options); };
   ops::LstmWeights cells;
   for (size_t layer = 0; layer < 2; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
@@ -153,12 +155,15 @@ at::Tensor LstmRule::scaled(const at::Tensor& output, double lr) const {
 UpdateResult LstmRule::do_update(at::TensorList grads, const State& state, at::TensorList params,
                                  const StepOptions& options) const {
   UpdateResult result{.updates = std::vector<at::Tensor>(params.size()), .state = state};
-  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
-    std::vector<size_t> group;
-    for (size_t i = 0; i < params.size(); ++i) {
-      if (compute_dtype(params[i]) == dtype) group.push_back(i);
+  std::map<std::pair<c10::DeviceType, int>, std::vector<size_t>> groups[2];
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::Device device = params[i].device();
+    groups[compute_dtype(params[i]) == at::kDouble][{device.type(), device.index()}].push_back(i);
+  }
+  for (const auto& of_dtype : groups) {
+    for (const auto& [device, indices] : of_dtype) {
+      update_group(indices, grads, params, options, result);
     }
-    if (!group.empty()) update_group(group, grads, params, options, result);
   }
   return result;
 }
@@ -185,8 +190,8 @@ void LstmRule::update_group(const std::vector<size_t>& indices, at::TensorList g
   }
   ops::LstmState cells;
   for (int k = 0; k < 4; ++k) cells[k] = at::cat(columns[k], 1);
-  const at::Tensor output =
-      ops::lstm_step_reference(features(flat_grads, moments), cells, cell_weights(dtype));
+  const at::Tensor output = ops::lstm_step_reference(features(flat_grads, moments), cells,
+                                                     cell_weights(flat_grads[0].options()));
   const std::vector<at::Tensor> updates = scaled(output, options.lr).split_with_sizes(sizes);
   for (int k = 0; k < 4; ++k) {
     const std::vector<at::Tensor> parts = cells[k].split_with_sizes(sizes, 1);
@@ -202,7 +207,7 @@ void LstmRule::update_group(const std::vector<size_t>& indices, at::TensorList g
 void LstmRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
                         const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
-  const ops::LstmWeights weights = cell_weights(at::kFloat);
+  const ops::LstmWeights weights = cell_weights(at::TensorOptions(at::kFloat));
   const bool fused = std::all_of(params.begin(), params.end(), [](const at::Tensor& param) {
     return param.is_cpu() && compute_dtype(param) == at::kFloat;
   });
@@ -222,7 +227,7 @@ void LstmRule::do_step_(at::TensorList grads, State& state, at::TensorList param
     cells.push_back({state[i][kHidden1], state[i][kCell1], state[i][kHidden2], state[i][kCell2]});
     sizes.push_back(params[i].numel());
   }
-  const at::Tensor output = ops::lstm_step_(features(flat_grads, state), cells, weights);
+  const at::Tensor output = ops::lstm_step_(features(flat_grads, state.params()), cells, weights);
   const std::vector<at::Tensor> updates = scaled(output, options.lr).split_with_sizes(sizes);
   for (size_t i = 0; i < params.size(); ++i) {
     move_(params[i], updates[i].view(params[i].sizes()), shrink[i], grads[i], state[i], options);

@@ -69,7 +69,7 @@ class LstmRule : public UpdateRule {
                 const StepOptions& options, const std::vector<double>& shrink) const override;
 
  private:
-  ops::LstmWeights cell_weights(at::ScalarType dtype) const;
+  ops::LstmWeights cell_weights(const at::TensorOptions& options) const;
 
   /// [2, N] of all gradients, one after the other; `moments` hold mean and square after this step.
   at::Tensor features(const std::vector<at::Tensor>& grads,

@@ -23,8 +23,8 @@ struct MnemosyneRuleOptions {
 ///   1. Signals. Per tensor, from sums that the moments' pass yields: the cosine between g and m
 ///      averaged over about 5 and 50 steps, the logarithm of |g| likewise, and the largest slow
 ///      average so far.
-///   2. Controller. K = 8 outputs z = W x from F = 18 bounded features x of the tensor (see
-///      `feature_names`), four of them averages over all tensors of the step. From them
+///   2. Controller. K outputs z = W x (step_outputs.h) from F bounded features x of the tensor
+///      (step_features.h), some of them averages over all tensors of the step. From them
 ///
 ///          step     s <- s exp(B tanh z0)        B = step_bound
 ///          blend    n <- n exp(1.5 tanh z1)      weight of g in d = m + n (g - m)
@@ -59,11 +59,8 @@ class MnemosyneRule : public UpdateRule {
                                  const StepOptions& options) const override;
   std::string options_json() const override;
   NamedTensors weights() const override;
+  WeightAxes weight_axes() const override;
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
-
-  /// What the columns of the controller's W [K, F] are multiplied with, and what its rows decide.
-  static const std::vector<std::string>& feature_names();
-  static const std::vector<std::string>& output_names();
 
  protected:
   UpdateResult do_update(at::TensorList grads, const State& state, at::TensorList params,
@@ -72,8 +69,12 @@ class MnemosyneRule : public UpdateRule {
                 const StepOptions& options, const std::vector<double>& shrink) const override;
   at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
                              const at::Tensor& param, const StepOptions& options) const override;
+  bool steps_with_factors() const override { return true; }
 
  private:
+  ops::StepCorrection correct(StepList& list, State& state, at::TensorList params,
+                              const StepOptions& options) const;
+
   MnemosyneRuleOptions options_;
   OrthogonalRule base_;
   at::Tensor controller_;  // [K, F]

@@ -50,6 +50,7 @@ std::string place(size_t group, size_t param) {
 
 // What one group does in a step.
 struct RuleOptimizer::GroupStep {
+  size_t index;
   std::shared_ptr<const UpdateRule> rule;
   StepOptions options;
   std::vector<at::Tensor> params = {}, grads = {};
@@ -107,7 +108,8 @@ std::shared_ptr<const UpdateRule> RuleOptimizer::rule_of(const RuleOptions& opti
 RuleOptimizer::GroupStep RuleOptimizer::prepared(size_t index) {
   const OptimizerParamGroup& group = param_groups_[index];
   const auto& options = static_cast<const RuleOptions&>(group.options());
-  GroupStep step{.rule = rule_of(options), .options = step_options(options)};
+  GroupStep step{.index = index, .rule = rule_of(options), .options = step_options(options)};
+  step.state.shared = shared_state(index);
   step.options.fallbacks = &fallbacks_;
   check_step_options(*step.rule, step.options, "RuleOptimizer");
   for (size_t i = 0; i < group.params().size(); ++i) {
@@ -128,8 +130,9 @@ RuleOptimizer::GroupStep RuleOptimizer::prepared(size_t index) {
 
 void RuleOptimizer::run(GroupStep& step) {
   if (step.params.empty()) return;
-  nonfinite_count_ += clean_gradients(step.grads);
+  clean_gradients(step.grads, nonfinite_);
   step.rule->step_(step.grads, step.state, step.params, step.options);
+  shared_states_[step.index] = std::move(step.state.shared);
   bool overrun = false;
   for (size_t i = 0; i < step.entries.size(); ++i) {
     const int64_t taken = step_count(step.state[i]);
@@ -139,16 +142,22 @@ void RuleOptimizer::run(GroupStep& step) {
   overrun_count_ += overrun ? 1 : 0;
 }
 
+std::vector<at::Tensor> RuleOptimizer::shared_state(size_t group) const {
+  const auto found = shared_states_.find(group);
+  return found == shared_states_.end() ? std::vector<at::Tensor>() : found->second;
+}
+
 void RuleOptimizer::save(torch::serialize::OutputArchive& archive) const {
   write_optimizer(archive, *this);
 }
 
 void RuleOptimizer::load(torch::serialize::InputArchive& archive) {
   LoadedOptimizer loaded = read_optimizer(archive, *this);
-  nonfinite_count_ = loaded.nonfinite_count;
+  nonfinite_ = DeferredCount(loaded.nonfinite_count);
   overrun_count_ = loaded.overrun_count;
-  fallbacks_ = FallbackCount(loaded.fallback_count);
+  fallbacks_ = DeferredCount(loaded.fallback_count);
   state_ = std::move(loaded.state);
+  shared_states_ = std::move(loaded.shared_states);
   for (size_t g = 0; g < param_groups_.size(); ++g) {
     rule_options(param_groups_[g].options()) = loaded.options[g];
   }

@@ -2,6 +2,7 @@
 
 #include <torch/optim/optimizer.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -75,8 +76,8 @@ class RuleOptimizer : public torch::optim::Optimizer {
   /// by loading it into an optimizer with a larger one.
   void load(torch::serialize::InputArchive& archive) override;
 
-  /// Entries of gradients so far that were NaN or infinite.
-  int64_t nonfinite_count() const { return nonfinite_count_; }
+  /// Entries of gradients so far that were NaN or infinite. Waits for a device.
+  int64_t nonfinite_count() const { return nonfinite_.total(); }
 
   /// Steps so far of a group that was beyond its num_steps: they are as small as its last one.
   int64_t overrun_count() const { return overrun_count_; }
@@ -84,6 +85,9 @@ class RuleOptimizer : public torch::optim::Optimizer {
   int64_t fallback_count() const { return fallbacks_.total(); }
 
   const UpdateRule& rule() const { return *rule_; }
+
+  /// What the rule remembers of a group as a whole (`State::shared`); empty before its first step.
+  std::vector<at::Tensor> shared_state(size_t group) const;
 
   /// The rule that a group's parameters follow, with or without `orthogonal`.
   std::shared_ptr<const UpdateRule> rule_of(const RuleOptions& options) const;
@@ -95,9 +99,10 @@ class RuleOptimizer : public torch::optim::Optimizer {
   void run(GroupStep& step);
 
   std::shared_ptr<const UpdateRule> rule_;
-  int64_t nonfinite_count_ = 0;
+  DeferredCount nonfinite_;
   int64_t overrun_count_ = 0;
-  FallbackCount fallbacks_;
+  DeferredCount fallbacks_;
+  std::map<size_t, std::vector<at::Tensor>> shared_states_;  // by group
 };
 
 }  // namespace mnemosyne::optim

@@ -86,6 +86,29 @@ ParamState read_param(InputArchive& archive, const at::Tensor& param, const Upda
   return state;
 }
 
+// Empty where the group had no step, the rule has no such state, or the archive is of a version
+// that had none.
+std::vector<at::Tensor> read_shared(InputArchive& group, const UpdateRule& rule,
+                                    const std::vector<at::Tensor>& params,
+                                    const std::string& group_name) {
+  InputArchive archive;
+  if (!group.try_read("shared", archive)) return {};
+  const int64_t count = read_int(archive, "num_tensors");
+  const StateLayout layout = rule.shared_layout();
+  if (count == 0 || params.empty()) return {};
+  check_count(archive, "num_tensors", layout.size());
+  std::vector<at::Tensor> stored(layout.size());
+  for (size_t k = 0; k < layout.size(); ++k) {
+    if (!archive.try_read(tensor_key(k), stored[k], /*is_buffer=*/true)) {
+      refuse("a checkpoint with state \"" + layout[k].name + "\"", "none");
+    }
+  }
+  check_state(layout, stored, kLoad, group_name);
+  std::vector<at::Tensor> shared = zero_state(layout, params[0]);
+  for (size_t k = 0; k < layout.size(); ++k) shared[k].copy_(stored[k]);
+  return shared;
+}
+
 // Options from an archive of an earlier version, which took a weight decay of 0 for the rule's own
 // and had two options less.
 void complete_old(RuleOptions& options, const RuleOptions& own, const UpdateRule& rule) {
@@ -143,6 +166,9 @@ void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer) {
           param, known ? static_cast<const RuleParamState&>(*found->second).tensors : ParamState{});
       group.write("param" + std::to_string(i), param);
     }
+    OutputArchive shared(archive.compilation_unit());
+    write_param(shared, optimizer.shared_state(g));
+    group.write("shared", shared);
     archive.write("group" + std::to_string(g), group);
   }
 }
@@ -170,6 +196,7 @@ LoadedOptimizer read_optimizer(InputArchive& archive, const RuleOptimizer& optim
     const std::shared_ptr<const UpdateRule> rule = optimizer.rule_of(options);
     const std::vector<at::Tensor>& params = groups[g].params();
     check_count(group, "num_params", params.size());
+    loaded.shared_states[g] = read_shared(group, *rule, params, "group " + std::to_string(g));
     for (size_t i = 0; i < params.size(); ++i) {
       InputArchive param = read_archive(group, "param" + std::to_string(i));
       ParamState state =

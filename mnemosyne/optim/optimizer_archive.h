@@ -2,6 +2,7 @@
 
 #include <torch/optim/optimizer.h>
 
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ struct RuleParamState : public torch::optim::OptimizerCloneableParamState<RulePa
 struct LoadedOptimizer {
   std::vector<RuleOptions> options;  ///< per group
   ska::flat_hash_map<void*, std::unique_ptr<torch::optim::OptimizerParamState>> state;
+  std::map<size_t, std::vector<at::Tensor>> shared_states;  ///< by group
   int64_t nonfinite_count = 0;
   int64_t overrun_count = 0;
   int64_t fallback_count = 0;

@@ -7,15 +7,12 @@
 #include <cmath>
 #include <numbers>
 
-#include "mnemosyne/ops/orthogonalize/orthogonalize.h"
-#include "mnemosyne/optim/fallback.h"
-#include "mnemosyne/optim/fused_step.h"
 #include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 namespace {
 
-enum Slot { kStep, kMomentum, kSecondMoment };
+enum Slot { kMomentum = 1, kSecondMoment };
 
 void validate(const OrthogonalOptions& options) {
   const std::string rule = "orthogonal";
@@ -57,9 +54,9 @@ double base_step_size(const OrthogonalOptions& options, const StepOptions& step,
   return step.lr * options.lr * warmup * schedule;
 }
 
-ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
-                                          int64_t t, bool matrix) {
-  ops::TensorCoefficients c;
+ops::StepBase base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
+                                int64_t t, bool matrix) {
+  ops::StepBase c;
   const double momentum = step.momentum.value_or(options.momentum);
   c.momentum_decay = matrix ? momentum : step.momentum.value_or(options.beta1);
   c.second_decay = options.beta2;
@@ -69,13 +66,6 @@ ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, cons
   c.step = base_step_size(options, step, t);
   c.blend = 1.0 - momentum;
   return c;
-}
-
-at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows) {
-  const at::Tensor matrix = d.detach().reshape({rows, -1});
-  const double longer = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
-  return (ops::kDirectionRms * std::sqrt(longer) * ops::orthogonalize_reference(matrix))
-      .view(d.sizes());
 }
 
 OrthogonalRule::OrthogonalRule(OrthogonalOptions options) : options_(options) { validate(options); }
@@ -105,53 +95,43 @@ std::vector<double> OrthogonalRule::step_sizes(const State& state, at::TensorLis
   return sizes;
 }
 
+StepList OrthogonalRule::list(StepList::Form form, at::TensorList grads, State& state,
+                              at::TensorList params, const StepOptions& options,
+                              const std::vector<double>& shrink) const {
+  std::vector<int64_t> rows;
+  std::vector<ops::StepBase> base;
+  for (size_t i = 0; i < params.size(); ++i) {
+    rows.push_back(this->rows(params[i]));
+    base.push_back(base_coefficients(options_, options, step_count(state[i]) + 1, rows[i] > 0));
+    base.back().decay = shrink[i];
+  }
+  return StepList(form, grads, state, params, rows, base, options);
+}
+
 UpdateResult OrthogonalRule::do_update(at::TensorList grads, const State& state,
                                        at::TensorList params, const StepOptions& options) const {
-  UpdateResult result;
-  for (size_t i = 0; i < params.size(); ++i) {
-    const at::Tensor g = grads[i].to(compute_dtype(params[i]));
-    const int64_t t = step_count(state[i]) + 1, rows = this->rows(params[i]);
-    const ops::TensorCoefficients c = base_coefficients(options_, options, t, rows > 0);
-    const at::Tensor m = c.momentum_decay * state[i][kMomentum] + (1.0 - c.momentum_decay) * g;
-    at::Tensor v = state[i][kSecondMoment], direction;
-    if (rows > 0) {
-      direction = orthogonal_direction(m + c.blend * (g - m), rows);
-    } else {
-      v = c.second_decay * v + (1.0 - c.second_decay) * g * g;
-      direction = m * c.momentum_correction / ((v * c.second_correction).sqrt() + c.eps);
-    }
-    result.updates.push_back(c.step * direction);
-    result.state.push_back({state[i][kStep] + 1, m, v});
-  }
+  UpdateResult result{.updates = {}, .state = state};
+  const std::vector<double> no_shrink(params.size());
+  StepList list =
+      this->list(StepList::Form::kReference, grads, result.state, params, options, no_shrink);
+  list.advance(result.state, /*with_sums=*/false);
+  result.updates = list.directions(nullptr);
   return result;
 }
 
 void OrthogonalRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
                               const StepOptions& options, const std::vector<double>& shrink) const {
-  if (!FusedStep::supports(grads, params)) {
-    return UpdateRule::do_step_(grads, state, params, options, shrink);
-  }
   const at::NoGradGuard no_grad;
-  std::vector<int64_t> rows;
-  for (const at::Tensor& param : params) rows.push_back(this->rows(param));
-  FusedStep fused(grads, state, params, rows);
-  std::vector<ops::TensorCoefficients> coefficients;
-  for (size_t i = 0; i < params.size(); ++i) {
-    coefficients.push_back(base_coefficients(options_, options, step_count(state[i]), rows[i] > 0));
-    coefficients.back().decay = shrink[i];
-  }
-  ops::update_moments_(fused.items(), coefficients, false);
-  const int64_t replaced = ops::apply_directions_(fused.items(), coefficients, {});
-  if (options.fallbacks != nullptr) options.fallbacks->add(replaced);
-  fused.finish();
+  StepList list = this->list(StepList::Form::kInPlace, grads, state, params, options, shrink);
+  list.advance(state, /*with_sums=*/false);
+  list.apply(nullptr, options.fallbacks);
 }
 
 at::Tensor OrthogonalRule::fallback_update(const at::Tensor&, const ParamState& state,
                                            const at::Tensor& param,
                                            const StepOptions& options) const {
   const int64_t rows = this->rows(param);
-  const ops::TensorCoefficients c =
-      base_coefficients(options_, options, step_count(state), rows > 0);
+  const ops::StepBase c = base_coefficients(options_, options, step_count(state), rows > 0);
   const at::Tensor& m = state[kMomentum];
   const at::Tensor& v = state[kSecondMoment];
   const bool adam = v.numel() == m.numel();

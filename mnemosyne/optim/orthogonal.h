@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mnemosyne/ops/tensor_step/tensor_step.h"
+#include "mnemosyne/optim/step_list.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {
@@ -69,11 +70,14 @@ class OrthogonalRule : public UpdateRule {
                 const StepOptions& options, const std::vector<double>& shrink) const override;
   at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
                              const at::Tensor& param, const StepOptions& options) const override;
+  bool steps_with_factors() const override { return true; }
 
  private:
   friend class MnemosyneRule;  // whose `learned = false` this is
 
   int64_t rows(const at::Tensor& param) const;
+  StepList list(StepList::Form form, at::TensorList grads, State& state, at::TensorList params,
+                const StepOptions& options, const std::vector<double>& shrink) const;
 
   OrthogonalOptions options_;
   bool elementwise_ = false;  // Adam's direction for matrices, too
@@ -92,10 +96,7 @@ int64_t matrix_rows(const at::Tensor& param);
 double base_step_size(const OrthogonalOptions& options, const StepOptions& step, int64_t t);
 
 /// How the base rule moves a tensor at its t-th step, but for the weight decay.
-ops::TensorCoefficients base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
-                                          int64_t t, bool matrix);
-
-/// d of any shape -> .2 sqrt(max(rows, columns)) orthogonalize(d), in d's shape; detached.
-at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows);
+ops::StepBase base_coefficients(const OrthogonalOptions& options, const StepOptions& step,
+                                int64_t t, bool matrix);
 
 }  // namespace mnemosyne::optim

@@ -1,6 +1,10 @@
 #include "mnemosyne/optim/schedule_free.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,7 +25,13 @@ namespace {
 
 enum Slot { kStep, kSquares, kFast, kWeightSum, kLargestLr };
 
-double& scalar(const at::Tensor& tensor) { return *tensor.mutable_data_ptr<double>(); }
+StateEntry number_entry(std::string name) { return {std::move(name), {}, at::kDouble}; }
+
+at::Tensor decay_of(const at::Tensor& param, const StepOptions& options) {
+  const at::Tensor decay = param * *options.weight_decay;
+  const at::Tensor& factor = options.weight_decay_factor;
+  return factor.defined() ? decay * factor.to(decay.options()) : decay;
+}
 
 }  // namespace
 
@@ -39,8 +49,8 @@ ScheduleFree::ScheduleFree(const ScheduleFreeOptions& options) : options_(option
 std::string ScheduleFree::options_json() const { return write_options(options_); }
 
 StateLayout ScheduleFree::state_layout(const at::Tensor& param) const {
-  return {step_entry(), entry_like("v", param), entry_like("z", param),
-          host_entry("weight_sum", {}, at::kDouble), host_entry("largest_lr", {}, at::kDouble)};
+  return {step_entry(), entry_like("v", param), entry_like("z", param), number_entry("weight_sum"),
+          number_entry("largest_lr")};
 }
 
 ParamState ScheduleFree::init(const at::Tensor& param) const {
@@ -55,24 +65,24 @@ at::Tensor ScheduleFree::update_one(const at::Tensor& grad, ParamState& state,
   const double warmup = options_.warmup_steps > 0
                             ? std::min(1.0, t / static_cast<double>(options_.warmup_steps))
                             : 1.0;
-  const double lr = options.lr * warmup;
-  double& largest_lr = scalar(state[kLargestLr]);
-  largest_lr = std::max(largest_lr, lr);
-  const double weight = std::pow(largest_lr, options_.lr_power);
-  double& weight_sum = scalar(state[kWeightSum]);
-  weight_sum += weight;
-  const double share = weight_sum > 0.0 ? weight / weight_sum : 0.0;
+  at::Tensor &largest_lr = state[kLargestLr], &weight_sum = state[kWeightSum];
+  at::Tensor lr = at::full({}, options.lr * warmup, largest_lr.options());
+  if (options.lr_factor.defined()) lr.mul_(options.lr_factor.to(lr.options()));
+  largest_lr.copy_(at::maximum(largest_lr, lr));
+  const at::Tensor weight = largest_lr.pow(options_.lr_power);
+  weight_sum.add_(weight);
+  const at::Tensor share = at::where(weight_sum > 0, weight / weight_sum, 0.0);
 
   at::Tensor& squares = state[kSquares];
   at::Tensor& fast = state[kFast];
   squares.mul_(options_.beta2).addcmul_(grad, grad, 1.0 - options_.beta2);
   const double root_scale = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t));
   at::Tensor direction = grad.div(squares.sqrt().mul_(root_scale).add_(options_.eps));
-  if (*options.weight_decay != 0.0) direction.add_(param, *options.weight_decay);
+  if (*options.weight_decay != 0.0) direction.add_(decay_of(param, options));
 
   at::Tensor update = param.sub(fast).mul_(share);
-  update.add_(direction, lr * (1.0 - options_.beta1 * (1.0 - share)));
-  fast.sub_(direction, lr);
+  update.add_(direction * (lr * (1.0 - options_.beta1 * (1.0 - share))));
+  fast.sub_(direction * lr);
   return update;
 }
 

@@ -49,6 +49,9 @@ class ScheduleFree : public PerParameterRule {
   /// Both y and z move by it.
   bool decays_itself() const override { return true; }
 
+  /// Averages weigh each step by its learning rate.
+  bool is_linear_in_lr() const override { return false; }
+
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 

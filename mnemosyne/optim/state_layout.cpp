@@ -40,6 +40,10 @@ StateEntry entry_of(std::string name, at::IntArrayRef shape, const at::Tensor& p
   return {std::move(name), c10::DimVector(shape), compute_dtype(param)};
 }
 
+StateEntry float_entry(std::string name, at::IntArrayRef shape) {
+  return {std::move(name), c10::DimVector(shape), at::kFloat};
+}
+
 StateEntry host_entry(std::string name, at::IntArrayRef shape, at::ScalarType dtype) {
   return {std::move(name), c10::DimVector(shape), dtype, /*on_host=*/true};
 }
@@ -73,6 +77,7 @@ State clone_state(const State& state) {
     ParamState& target = copy.emplace_back();
     for (const at::Tensor& tensor : tensors) target.push_back(tensor.clone());
   }
+  for (const at::Tensor& tensor : state.shared) copy.shared.push_back(tensor.clone());
   return copy;
 }
 
@@ -94,7 +99,8 @@ void check_state(const StateLayout& layout, const ParamState& state, const std::
     }
     refuse(layout[k].name + " of " + describe(layout[k].dtype, layout[k].shape), describe(tensor));
   }
-  if (state[0].is_cpu() && step_count(state) < 0) {
+  const bool counts = !layout.empty() && layout[0].name == "step" && state[0].is_cpu();
+  if (counts && step_count(state) < 0) {
     refuse("step of at least 0", std::to_string(step_count(state)));
   }
 }

@@ -1,9 +1,11 @@
 #include "mnemosyne/optim/update_rule.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
@@ -11,6 +13,7 @@
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/rule_options.h"
 
@@ -30,8 +33,19 @@ std::string describe(const at::Tensor& tensor) {
                   " ", tensor.sizes(), " on ", tensor.device());
 }
 
-at::Tensor decayed(const at::Tensor& update, const at::Tensor& param, double shrink) {
-  return shrink == 0.0 ? update : at::add(update, param.to(update.scalar_type()), shrink);
+// update + shrink param, with the factors of the options that are tensors.
+at::Tensor decayed(const at::Tensor& update, const at::Tensor& param, double shrink,
+                   const StepOptions& options) {
+  if (shrink == 0.0) return update;
+  at::Tensor share = param.to(update.scalar_type());
+  for (const at::Tensor& factor : {options.lr_factor, options.weight_decay_factor}) {
+    if (factor.defined()) share = share * factor.to(update.options());
+  }
+  return at::add(update, share, shrink);
+}
+
+at::Tensor scaled(const at::Tensor& update, const StepOptions& options) {
+  return options.lr_factor.defined() ? update * options.lr_factor.to(update.options()) : update;
 }
 
 }  // namespace
@@ -55,7 +69,8 @@ UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::Te
   UpdateResult result = do_update(grads, placed, params, options);
   const std::vector<double> shrink = this->shrink(placed, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
-    result.updates[i] = decayed(result.updates[i], params[i].detach(), shrink[i]);
+    if (is_linear_in_lr()) result.updates[i] = scaled(result.updates[i], options);
+    result.updates[i] = decayed(result.updates[i], params[i].detach(), shrink[i], options);
   }
   return result;
 }
@@ -63,7 +78,12 @@ UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::Te
 void UpdateRule::step_(at::TensorList grads, State& state, at::TensorList params,
                        const StepOptions& given) const {
   const StepOptions options = checked(grads, state, params, given);
-  do_step_(grads, state, params, options, shrink(state, params, options));
+  const std::vector<double> shrink = this->shrink(state, params, options);
+  const bool factors = options.lr_factor.defined() || options.weight_decay_factor.defined();
+  if (factors && !steps_with_factors()) {
+    return UpdateRule::do_step_(grads, state, params, options, shrink);
+  }
+  do_step_(grads, state, params, options, shrink);
 }
 
 std::vector<double> UpdateRule::step_sizes(const State&, at::TensorList params,
@@ -76,7 +96,9 @@ void UpdateRule::do_step_(at::TensorList grads, State& state, at::TensorList par
   const at::NoGradGuard no_grad;
   UpdateResult result = do_update(grads, state, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
-    move_(params[i], result.updates[i], shrink[i], grads[i], result.state[i], options);
+    const at::Tensor update =
+        is_linear_in_lr() ? scaled(result.updates[i], options) : result.updates[i];
+    move_(params[i], update, shrink[i], grads[i], result.state[i], options);
   }
   state = std::move(result.state);
 }
@@ -91,9 +113,11 @@ void UpdateRule::move_(const at::Tensor& param, const at::Tensor& update, double
                        const StepOptions& options) const {
   const auto fallback = [&] {
     if (param.is_cpu()) repair_state(state, init(param));
-    return decayed(fallback_update(grad, state, param, options), param, shrink);
+    at::Tensor other = fallback_update(grad, state, param, options);
+    if (is_linear_in_lr()) other = scaled(other, options);
+    return decayed(other, param, shrink, options);
   };
-  subtract_finite_(param, decayed(update, param, shrink), fallback, options.fallbacks);
+  subtract_finite_(param, decayed(update, param, shrink, options), fallback, options.fallbacks);
 }
 
 std::vector<double> UpdateRule::shrink(const State& state, at::TensorList params,
@@ -128,7 +152,17 @@ StepOptions UpdateRule::checked(at::TensorList grads, State& state, at::TensorLi
     check_state(layout, state[i], name(), "parameter " + std::to_string(i));
     place_state(layout, state[i], param);
   }
+  check_shared(state, params);
   return options;
+}
+
+void UpdateRule::check_shared(State& state, at::TensorList params) const {
+  const StateLayout layout = shared_layout();
+  if (layout.empty() && state.shared.empty()) return;
+  const at::Tensor like = params.empty() ? at::zeros({}) : params[0];
+  if (state.shared.empty()) state.shared = zero_state(layout, like);
+  check_state(layout, state.shared, name(), "the list");
+  place_state(layout, state.shared, like);
 }
 
 void check_step_options(const UpdateRule& rule, const StepOptions& options,
@@ -157,22 +191,32 @@ State init_state(const UpdateRule& rule, at::TensorList params) {
   State state;
   state.reserve(params.size());
   for (const at::Tensor& param : params) state.push_back(rule.init(param));
+  if (!params.empty()) state.shared = zero_state(rule.shared_layout(), params[0]);
   return state;
 }
 
-int64_t clean_gradients(std::vector<at::Tensor>& grads) {
+void clean_gradients(std::vector<at::Tensor>& grads, DeferredCount& nonfinite) {
   const at::NoGradGuard no_grad;
-  int64_t bad = 0;
+  std::vector<at::Tensor*> elsewhere;
   for (at::Tensor& grad : grads) {
+    if (!grad.is_cpu()) {
+      elsewhere.push_back(&grad);
+      continue;
+    }
     // A sum is one fast pass; it is finite and small unless something has to be mended.
     const double total = grad.abs().sum(at::kDouble).item<double>();
     if (std::isfinite(total) && total < kLargestGradient) continue;
     const at::Tensor finite = at::isfinite(grad);
-    bad += grad.numel() - finite.sum().item<int64_t>();
+    nonfinite.add(grad.numel() - finite.sum().item<int64_t>());
     const double largest = grad.scalar_type() == at::kHalf ? 65504.0 : kLargestGradient;
     grad = grad.masked_fill(finite.logical_not(), 0).clamp(-largest, largest);
   }
-  return bad;
+  for (at::Tensor* grad : elsewhere) {
+    const at::Tensor finite = at::isfinite(*grad);
+    nonfinite.add((finite.logical_not()).sum());
+    const double largest = grad->scalar_type() == at::kHalf ? 65504.0 : kLargestGradient;
+    *grad = at::where(finite, *grad, 0).clamp(-largest, largest);
+  }
 }
 
 }  // namespace mnemosyne::optim

@@ -9,10 +9,11 @@
 
 #include "mnemosyne/core/named_tensors.h"
 #include "mnemosyne/optim/state_layout.h"
+#include "mnemosyne/optim/weight_axes.h"
 
 namespace mnemosyne::optim {
 
-class FallbackCount;
+class DeferredCount;
 
 /// What the caller, not the rule, decides about a step.
 struct StepOptions {
@@ -24,7 +25,11 @@ struct StepOptions {
   /// In place of the rule's own decay of its momentum, in [0, 1): what schedulers cycle. Only for
   /// rules with a `default_momentum()`.
   std::optional<double> momentum = {};
-  FallbackCount* fallbacks = nullptr;  ///< Counts what `step_` replaced (optim/fallback.h).
+  /// 0-d tensors on the device of the parameters, or undefined: factors of `lr` and of
+  /// `weight_decay` that a step does not read.
+  at::Tensor lr_factor = {};
+  at::Tensor weight_decay_factor = {};
+  DeferredCount* fallbacks = nullptr;  ///< Counts what `step_` replaced (optim/fallback.h).
 };
 
 struct UpdateResult {
@@ -64,6 +69,10 @@ class UpdateRule {
 
   /// The state before the first step: zeros, unless the rule says otherwise.
   virtual ParamState init(const at::Tensor& param) const;
+
+  /// The tensors of State::shared, what is remembered of a list of parameters as a whole: on the
+  /// device of its first parameter, or on the CPU. They start as zeros. Most rules have none.
+  virtual StateLayout shared_layout() const { return {}; }
 
   UpdateResult update(at::TensorList grads, const State& state, at::TensorList params,
                       const StepOptions& options) const;
@@ -107,6 +116,10 @@ class UpdateRule {
   /// Learned weights by name; empty for hand-designed rules.
   virtual NamedTensors weights() const { return {}; }
 
+  /// What the rows and columns of the weights belong to: weights files say it, so that what a later
+  /// version looks at or decides beside it finds its place (optim/weights.h).
+  virtual WeightAxes weight_axes() const { return {}; }
+
   /// The same rule with other weights, which have the names and shapes of `weights()`; they may
   /// require gradients. InputError for a hand-designed rule, a missing name or another shape.
   virtual std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const;
@@ -132,13 +145,22 @@ class UpdateRule {
              const at::Tensor& grad, ParamState& state, const StepOptions& options) const;
 
   /// Whether `do_update` includes weight decay, because the rule moves more than the parameter by
-  /// it (Schedule-Free); `shrink` is zero then.
+  /// it (Schedule-Free), or has its step size on the device; `shrink` is zero then.
   virtual bool decays_itself() const { return false; }
+
+  /// Whether updates are proportional to `lr`, so that the base class multiplies them by
+  /// `lr_factor`; a rule that says no does with both factors what is right.
+  virtual bool is_linear_in_lr() const { return true; }
+
+  /// Whether the rule's own `do_step_` knows `lr_factor` and `weight_decay_factor`; where it does
+  /// not, the one of the base class takes its place.
+  virtual bool steps_with_factors() const { return false; }
 
  private:
   /// `options` with a weight decay, checked like everything else; brings `state` to its place.
   StepOptions checked(at::TensorList grads, State& state, at::TensorList params,
                       StepOptions options) const;
+  void check_shared(State& state, at::TensorList params) const;
   std::vector<double> shrink(const State& state, at::TensorList params,
                              const StepOptions& options) const;
 };
@@ -151,9 +173,10 @@ void check_step_options(const UpdateRule& rule, const StepOptions& options,
 /// The states of all parameters before the first step.
 State init_state(const UpdateRule& rule, at::TensorList params);
 
-/// Replaces non-finite entries by zero and clips magnitudes to 1e18, whose square is still finite.
-/// Tensors that need no change are left as they are; others are replaced by a clean copy.
-/// Returns the number of entries that were NaN or infinite.
-int64_t clean_gradients(std::vector<at::Tensor>& grads);
+/// Replaces non-finite entries by zero and clips magnitudes to 1e18, whose square is still finite,
+/// and counts the entries that were NaN or infinite. On the CPU, tensors that need no change are
+/// left as they are and others are replaced by a clean copy; on a device all are, and nothing is
+/// read.
+void clean_gradients(std::vector<at::Tensor>& grads, DeferredCount& nonfinite);
 
 }  // namespace mnemosyne::optim

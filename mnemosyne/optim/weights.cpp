@@ -12,6 +12,7 @@ namespace {
 
 constexpr char kFormat[] = "mnemosyne-rule";
 constexpr char kVersion[] = "1";
+constexpr char kAxes[] = "axes";
 constexpr char kFileSuffix[] = ".safetensors";
 
 std::string metadata_value(const io::TensorFile& file, const std::string& key) {
@@ -37,8 +38,11 @@ void check_metadata(const io::TensorFile& file, const std::string& key, const st
 }
 
 // The file's tensors as weights for `rule`, in the dtypes that this has.
-NamedTensors checked_weights(const io::TensorFile& file, const UpdateRule& rule) {
+NamedTensors checked_weights(const io::TensorFile& file, const UpdateRule& rule,
+                             const std::string& source) {
   NamedTensors weights = rule.weights();
+  const WeightAxes stored_axes = read_axes(metadata_value(file, kAxes), source);
+  const WeightAxes own_axes = rule.weight_axes();
   if (file.tensors.size() != weights.size()) {
     throw InputError("[load_rule] expected " + std::to_string(weights.size()) + " tensors, got " +
                      std::to_string(file.tensors.size()));
@@ -51,6 +55,10 @@ NamedTensors checked_weights(const io::TensorFile& file, const UpdateRule& rule)
     }
     const bool wide = stored.scalar_type() == at::kDouble;
     tensor = wide ? stored : stored.to(tensor.scalar_type());
+    const auto from = stored_axes.find(name), to = own_axes.find(name);
+    if (from != stored_axes.end() && to != own_axes.end()) {
+      tensor = align_axes(tensor, from->second, to->second, name);
+    }
   }
   return weights;
 }
@@ -60,7 +68,7 @@ std::shared_ptr<UpdateRule> make_loaded(const io::TensorFile& file, const std::s
   check_metadata(file, "version", kVersion, source);
   try {
     auto rule = make_rule(metadata_value(file, "rule"), metadata_value(file, "options"));
-    const NamedTensors weights = checked_weights(file, *rule);
+    const NamedTensors weights = checked_weights(file, *rule, source);
     return weights.empty() ? rule : rule->with_weights(weights);
   } catch (const InputError& error) {
     throw InputError("[load_rule] expected " + source +
@@ -105,6 +113,8 @@ void save_rule(const std::string& path, const UpdateRule& rule,
                                          {"version", kVersion},
                                          {"rule", rule.name()},
                                          {"options", rule.options_json()}};
+  const std::string axes = write_axes(rule.weight_axes());
+  if (!axes.empty()) all.emplace(kAxes, axes);
   for (const auto& [key, value] : metadata) {
     if (!all.emplace(key, value).second) {
       throw InputError("[save_rule] expected metadata without the key \"" + key + "\", got it");

@@ -12,14 +12,18 @@ namespace mnemosyne::optim {
 ///
 ///     auto rule = optim::load_rule("mnemosyne.safetensors");
 ///
+/// Files name what the rows and columns of weights belong to (`UpdateRule::weight_axes`): weights
+/// of an earlier version, which looked at less or decided less, get zeros there. Those without
+/// names need the shapes of this version.
+///
 /// Throws InputError, one line that names the file, for anything else than a complete file of
 /// `save_rule` from this or an earlier version: truncated, foreign, hostile, with weights that are
-/// missing, surplus, of another shape or not finite.
+/// missing, surplus, of another shape or not finite, or for features that are no more.
 std::shared_ptr<UpdateRule> load_rule(const std::string& path);
 
 /// Writes `rule` so that `load_rule` gives it back bit for bit. `metadata` is kept beside it, as
 /// free text: how the weights were made, for example. Its keys must not be "format", "version",
-/// "rule" or "options" (InputError).
+/// "rule", "options" or "axes" (InputError).
 void save_rule(const std::string& path, const UpdateRule& rule,
                const std::map<std::string, std::string>& metadata = {});
 

@@ -14,6 +14,9 @@ class StepOptions(NamedTuple):
     num_steps: int | None
     momentum: float | None
     orthogonal: bool
+    # What `lr` and `weight_decay` are multiplied with where they are tensors on a device.
+    lr_factor: Tensor | None
+    weight_decay_factor: Tensor | None
 
 
 def shown(value: Any) -> str:
@@ -37,9 +40,9 @@ def step_options(
 
     A learning rate may be below 0 here, as rounding in a scheduler makes it.
     """
-    lr = _number(owner, "lr", group["lr"])
+    lr, lr_factor = _factored(owner, "lr", group["lr"])
     _expect(not finite or _is_finite(lr), owner, "a finite lr", group["lr"])
-    weight_decay = _number(owner, "weight_decay", group["weight_decay"])
+    weight_decay, decay_factor = _factored(owner, "weight_decay", group["weight_decay"])
     _expect(weight_decay >= 0, owner, "weight_decay >= 0", group["weight_decay"])
     _expect(_is_finite(weight_decay), owner, "a finite weight_decay", group["weight_decay"])
     num_steps = group["num_steps"]
@@ -57,12 +60,22 @@ def step_options(
     orthogonal = flag(owner, "orthogonal", group["orthogonal"])
     if not orthogonal:
         rule.elementwise()  # refuses where the rule has no such form
-    return StepOptions(lr, weight_decay, num_steps, momentum, orthogonal)
+    return StepOptions(
+        lr, weight_decay, num_steps, momentum, orthogonal, lr_factor, decay_factor
+    )
 
 
 def flag(owner: str, name: str, value: Any) -> bool:
     _expect(isinstance(value, bool), owner, f"{name} to be True or False", value)
     return value
+
+
+def _factored(owner: str, name: str, value: Any) -> tuple[float, Tensor | None]:
+    """A number and the tensor that it is to be multiplied with: one on a device is not read."""
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        if value.device.type != "cpu":
+            return 1.0, value.detach().reshape(())
+    return _number(owner, name, value), None
 
 
 def _number(owner: str, name: str, value: Any) -> float:

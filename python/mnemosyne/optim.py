@@ -21,6 +21,9 @@ from mnemosyne._optimizer_state import StateLayout, kept_for_the_rule, local, sh
 
 __all__ = ["LSTM", "Mnemosyne", "RuleOptimizer"]
 
+# In the groups, because that is what reaches every kind of checkpoint.
+SHARED_STATE = "shared_state"
+
 
 class RuleOptimizer(Optimizer):
     """Runs any update rule of the C++ library, by its name or as a `_C.Rule`.
@@ -29,9 +32,10 @@ class RuleOptimizer(Optimizer):
         params: parameters or groups; a group may have its own values of the options below, and a
             `momentum` in [0, 1) in place of the rule's own, which `OneCycleLR` and `CyclicLR` set.
         rule: one of `mnemosyne._C.rule_names()`, or a rule.
-        lr: step size; None for the rule's default.
+        lr: step size; None for the rule's default. A tensor on the device of the parameters is
+            never read, nor checked.
         weight_decay: as AdamW's: each step takes `step size * weight_decay * p` off as well; None
-            for the rule's default.
+            for the rule's default. A tensor as with `lr`.
         num_steps: length of the training run, when known; rules with a schedule use it. Loading a
             checkpoint does not change one that is given: with a larger one a run is extended.
         orthogonal: False for parameters with masked entries: Adam's direction, nothing learned.
@@ -47,6 +51,8 @@ class RuleOptimizer(Optimizer):
 
     `state[p]` has entries of the shape of `p`, "step", and "extra_state", which holds everything
     else that the rule remembers of `p` in a flat tensor. Entries of other names are left alone.
+    What a rule remembers of all parameters of a group together is a list of tensors in the group,
+    "shared_state".
 
     Sharded parameters (DTensor, FSDP2) are updated exactly like whole ones. Since an update depends
     on the whole tensor, each step gathers gradients, parameters and state of all of them on every
@@ -67,8 +73,8 @@ class RuleOptimizer(Optimizer):
         if not isinstance(rule, (str, _C.Rule)):
             raise ValueError(f"[{self._name}] expected a rule or its name, got {shown(rule)}")
         self._rule = _C.make_rule(rule) if isinstance(rule, str) else rule
-        self._nonfinite_count = 0
-        self._fallbacks = _C.FallbackCount()
+        self._nonfinite = _C.DeferredCount()
+        self._fallbacks = _C.DeferredCount()
         self._warned = False
         self._layouts: dict[Any, StateLayout] = {}
         defaults = {
@@ -88,8 +94,8 @@ class RuleOptimizer(Optimizer):
 
     @property
     def nonfinite_count(self) -> int:
-        """How many entries of gradients were NaN or infinite so far."""
-        return self._nonfinite_count
+        """How many entries of gradients were NaN or infinite so far; waits for a device."""
+        return self._nonfinite.total()
 
     @property
     def fallback_count(self) -> int:
@@ -116,9 +122,9 @@ class RuleOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         steps = [self._prepared(index) for index in range(len(self.param_groups))]
-        for params, states, options in steps:
+        for group, (params, states, options) in zip(self.param_groups, steps, strict=True):
             if params:
-                self._step_params(params, states, options)
+                self._step_params(group, params, states, options)
         return loss
 
     def _prepared(self, index: int) -> tuple[list[Tensor], list[list[Tensor]], StepOptions]:
@@ -147,17 +153,20 @@ class RuleOptimizer(Optimizer):
             raise RuntimeError(f"[{self._name}] expected real parameters, got {p.dtype}")
 
     def _step_params(
-        self, params: list[Tensor], states: list[list[Tensor]], options: StepOptions
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        states: list[list[Tensor]],
+        options: StepOptions,
     ) -> None:
         rule = self._rule if options.orthogonal else self._rule.elementwise()
         whole_params = [whole(p) for p in params]
-        grads, count = _C.clean_gradients([whole(p.grad) for p in params])
-        self._nonfinite_count += count
+        grads = _C.clean_gradients([whole(p.grad) for p in params], self._nonfinite)
         before = [
             [whole(t) for t in state] or rule.init(p)
             for state, p in zip(states, whole_params, strict=True)
         ]
-        after = rule.step_(
+        after, shared = rule.step_(
             grads,
             before,
             whole_params,
@@ -166,7 +175,12 @@ class RuleOptimizer(Optimizer):
             options.num_steps,
             options.momentum,
             self._fallbacks,
+            group.get(SHARED_STATE) or [],
+            options.lr_factor,
+            options.weight_decay_factor,
         )
+        if shared:
+            group[SHARED_STATE] = shared
         for k, p in enumerate(params):
             if whole_params[k] is not p:
                 local(p).copy_(local(shard_like(whole_params[k], p)))
@@ -243,7 +257,7 @@ class RuleOptimizer(Optimizer):
         return {
             **super().__getstate__(),
             "rule": (rule.name, rule.options, rule.weights()),
-            "nonfinite_count": self._nonfinite_count,
+            "nonfinite_count": self.nonfinite_count,
             "fallback_count": self.fallback_count,
         }
 
@@ -254,8 +268,8 @@ class RuleOptimizer(Optimizer):
             self._rule = _C.make_rule(name, options)
             if weights:
                 self._rule = self._rule.with_weights(weights)
-            self._nonfinite_count = state.pop("nonfinite_count")
-            self._fallbacks = _C.FallbackCount(state.pop("fallback_count", 0))
+            self._nonfinite = _C.DeferredCount(state.pop("nonfinite_count"))
+            self._fallbacks = _C.DeferredCount(state.pop("fallback_count", 0))
             self._warned = False
             self._layouts = {}
         else:

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bindings.h"
-#include "mnemosyne/optim/fallback.h"
+#include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/mnemosyne.h"
 #include "mnemosyne/optim/rules.h"
 #include "mnemosyne/optim/update_rule.h"
@@ -32,17 +32,26 @@ NamedTensors from_dict(const py::dict& dict) {
   return result;
 }
 
-optim::State step(const UpdateRule& rule, const Tensors& grads, optim::State state,
-                  const Tensors& params, double lr, std::optional<double> weight_decay,
-                  std::optional<int64_t> num_steps, std::optional<double> momentum,
-                  optim::FallbackCount* fallbacks) {
+using States = std::vector<optim::ParamState>;
+
+std::pair<States, Tensors> step(const UpdateRule& rule, const Tensors& grads, States states,
+                                const Tensors& params, double lr,
+                                std::optional<double> weight_decay,
+                                std::optional<int64_t> num_steps, std::optional<double> momentum,
+                                optim::DeferredCount* fallbacks, const Tensors& shared,
+                                const std::optional<at::Tensor>& lr_factor,
+                                const std::optional<at::Tensor>& weight_decay_factor) {
+  optim::State state(std::move(states));
+  state.shared = shared;
   rule.step_(grads, state, params,
              {.lr = lr,
               .weight_decay = weight_decay,
               .num_steps = num_steps,
               .momentum = momentum,
+              .lr_factor = lr_factor.value_or(at::Tensor()),
+              .weight_decay_factor = weight_decay_factor.value_or(at::Tensor()),
               .fallbacks = fallbacks});
-  return state;
+  return {state.params(), state.shared};
 }
 
 py::list state_layout(const UpdateRule& rule, const at::Tensor& param) {
@@ -72,9 +81,9 @@ void save(const std::string& path, const UpdateRule& rule,
   optim::save_rule(path, rule, metadata);
 }
 
-std::pair<Tensors, int64_t> clean(Tensors grads) {
-  const int64_t count = optim::clean_gradients(grads);
-  return {std::move(grads), count};
+Tensors clean(Tensors grads, optim::DeferredCount& nonfinite) {
+  optim::clean_gradients(grads, nonfinite);
+  return grads;
 }
 
 }  // namespace
@@ -83,10 +92,10 @@ void bind_optim(py::module_& module) {
   using py::arg;
   const py::call_guard<py::gil_scoped_release> without_gil;
 
-  py::class_<optim::FallbackCount>(module, "FallbackCount",
-                                   "How many updates were not finite and were replaced, so far.")
+  py::class_<optim::DeferredCount>(module, "DeferredCount",
+                                   "A count to which devices add without anybody waiting for them.")
       .def(py::init<int64_t>(), arg("total") = 0)
-      .def("total", &optim::FallbackCount::total, without_gil, "Waits for the device, if any.");
+      .def("total", &optim::DeferredCount::total, without_gil, "Waits for the device, if any.");
 
   py::class_<UpdateRule, std::shared_ptr<UpdateRule>>(
       module, "Rule", "An optimizer as a pure function of gradients, state and parameters.")
@@ -98,6 +107,14 @@ void bind_optim(py::module_& module) {
       .def("state_layout", &state_layout, arg("param"),
            "What the state of a parameter of this shape and dtype has to be: (name, shape, dtype,\n"
            "whether it belongs on the CPU, whether it is shaped like the parameter) by tensor.")
+      .def_property_readonly(
+          "shared_names",
+          [](const UpdateRule& rule) {
+            std::vector<std::string> names;
+            for (const optim::StateEntry& entry : rule.shared_layout()) names.push_back(entry.name);
+            return names;
+          },
+          "Names of the tensors of the state that belongs to a list of parameters.")
       .def_property_readonly("default_lr", &UpdateRule::default_lr)
       .def_property_readonly("default_weight_decay", &UpdateRule::default_weight_decay)
       .def_property_readonly("default_momentum", &UpdateRule::default_momentum,
@@ -108,9 +125,13 @@ void bind_optim(py::module_& module) {
            "The state of one parameter before its first step.")
       .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
            arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-           arg("momentum") = py::none(), arg("fallbacks") = py::none(), without_gil,
+           arg("momentum") = py::none(), arg("fallbacks") = py::none(),
+           arg("shared") = Tensors(), arg("lr_factor") = py::none(),
+           arg("weight_decay_factor") = py::none(), without_gil,
            "One step: writes `params`, and returns the states after it (the given ones may have\n"
-           "been written to). `fallbacks`, a FallbackCount, counts updates that were not finite.")
+           "been written to) with `shared`, the state of the list, empty before the first step.\n"
+           "`fallbacks`, a DeferredCount, counts updates that were not finite. The factors are\n"
+           "tensors with one number on the device of the parameters, which are not read.")
       .def(
           "weights", [](const UpdateRule& rule) { return to_dict(rule.weights()); },
           "The learned weights by name; empty for hand-designed rules.")
@@ -134,9 +155,9 @@ void bind_optim(py::module_& module) {
              "Writes a weights file, with free text beside it.");
   module.def("mnemosyne_rule", &mnemosyne_rule, arg("weights") = "default", arg("variant") = "",
              arg("learned") = true, "The rule of `mnemosyne.optim.Mnemosyne`.");
-  module.def("clean_gradients", &clean, arg("grads"), without_gil,
-             "(gradients without NaN and infinities, how many entries there were); the given\n"
-             "tensors are not written to.");
+  module.def("clean_gradients", &clean, arg("grads"), arg("nonfinite"), without_gil,
+             "Gradients without NaN and infinities, which are counted; the given tensors are not\n"
+             "written to.");
 }
 
 }  // namespace mnemosyne::python

@@ -140,7 +140,7 @@ void backward_outputs(const MemoryStepBackwardParams& b, const Chunk& chunk, con
       y0 = at::vec::fmadd(Vec(weight[j]), unit, y0);
       y1 = at::vec::fmadd(Vec(weight[m.hidden + j]), unit, y1);
     }
-    const Vec inverse = Vec(1.0f) / (load(chunk.size[m.variance_head] + i) + Vec(p.eps));
+    const Vec inverse = Vec(1.0f) / (load(chunk.size[m.variance_head] + i) + Vec(*p.eps));
     const Vec base = load(chunk.mean[m.momentum_head] + i) * inverse;
     const Vec direction = at::vec::fmadd(Vec(m.direction_bound), squash(y0), base);
     const Vec magnitude = (Vec(m.magnitude_bound) * squash(y1)).exp();
@@ -188,7 +188,7 @@ void backward_decoder_inputs(const MemoryStepParams& p, const Chunk& chunk, cons
   const Vec two(2.0f), zero(0.0f), least = Vec(kSmallestVariance).sqrt();
   for (int i = 0; i < chunk.padded; i += kWidth) {
     const Vec base = load(chunk.size[m.variance_head] + i);
-    const Vec inverse = Vec(1.0f) / (base + Vec(p.eps));
+    const Vec inverse = Vec(1.0f) / (base + Vec(*p.eps));
     const Vec grad = load(chunk.grad[0] + i);
     Vec grad_inverse = load(tape.grad_decoder[3] + i) * squash_slope(grad * inverse) * grad;
     Vec grad_base(0.0f);

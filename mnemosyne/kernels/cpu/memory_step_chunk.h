@@ -84,7 +84,7 @@ struct Chunk {
 
 /// 1. and 2.
 inline void load_tokens(const MemoryStepParams& p, const Chunk& chunk) {
-  const Vec grad_scale(p.grad_scale), param_scale(p.param_scale), limit(kLargestGradient);
+  const Vec grad_scale(*p.grad_scale), param_scale(*p.param_scale), limit(kLargestGradient);
   for (int i = 0; i < chunk.padded; i += kWidth) {
     const int lanes = chunk.lanes(i);
     const Vec raw = load(p.grad + chunk.begin + i, lanes);
@@ -229,7 +229,7 @@ inline void fill_decoder_inputs(const MemoryStepParams& p, const Chunk& chunk) {
   const int heads = p.model.heads;
   for (int i = 0; i < chunk.padded; i += kWidth) {
     const Vec base = load(chunk.size[p.model.variance_head] + i);
-    const Vec inverse = Vec(1.0f) / (base + Vec(p.eps));
+    const Vec inverse = Vec(1.0f) / (base + Vec(*p.eps));
     store(chunk.decoder[3] + i, squash(load(chunk.grad[0] + i) * inverse));
     for (int h = 0; h < heads; ++h) {
       const Vec size = load(chunk.size[h] + i);

@@ -39,7 +39,7 @@ void apply(const MemoryStepParams& p, const Chunk& chunk, int i, const Vec& outp
   const MemoryStepModel& m = p.model;
   const int lanes = chunk.lanes(i);
   if (lanes == 0) return;
-  const Vec inverse = Vec(1.0f) / (load(chunk.size[m.variance_head] + i) + Vec(p.eps));
+  const Vec inverse = Vec(1.0f) / (load(chunk.size[m.variance_head] + i) + Vec(*p.eps));
   const Vec base = load(chunk.mean[m.momentum_head] + i) * inverse;
   const Vec direction =
       at::vec::fmadd(Vec(m.direction_bound), squash(output0 + Vec(m.output_bias[0])), base);
@@ -48,7 +48,7 @@ void apply(const MemoryStepParams& p, const Chunk& chunk, int i, const Vec& outp
   if (p.update != nullptr) store(p.update + chunk.begin + i, update, lanes);
   if (p.param_out != nullptr) {
     const Vec param = load(p.param + chunk.begin + i, lanes);
-    store(p.param_out + chunk.begin + i, param - at::vec::fmadd(Vec(p.decay), param, update),
+    store(p.param_out + chunk.begin + i, param - at::vec::fmadd(Vec(p.decay != nullptr ? *p.decay : 0.0f), param, update),
           lanes);
   }
 }

@@ -97,14 +97,14 @@ __global__ void memory_step_kernel(const MemoryStepParams p) {
   if (i >= p.end) return;
   const MemoryStepModel& m = p.model;
   const float grad = fminf(fmaxf(p.grad[i], -1e17f), 1e17f);
-  const float param = p.param[i], scaled = grad * p.grad_scale;
+  const float param = p.param[i], scaled = grad * *p.grad_scale;
   float z[kMaxInputs], mean[kMemoryMaxHeads], size[kMemoryMaxHeads];
   z[0] = squash(scaled);
   z[1] = fminf(fmaxf(logf(fabsf(scaled) + 1e-9f) * 0.1f, -1.0f), 1.0f);
-  z[2] = squash(param * p.param_scale);
+  z[2] = squash(param * *p.param_scale);
   for (int h = 0; h < m.heads; ++h) write_and_read(p, i, h, grad, z, mean[h], size[h]);
   const float base_size = size[m.variance_head];
-  const float inverse = 1.0f / (base_size + p.eps);
+  const float inverse = 1.0f / (base_size + *p.eps);
   z[3] = squash(grad * inverse);
   for (int h = 0; h < m.heads; ++h) {
     z[4 + h] = squash(mean[h] * inverse);
@@ -112,7 +112,8 @@ __global__ void memory_step_kernel(const MemoryStepParams p) {
   }
   const float update = decode(p, z, mean[m.momentum_head] * inverse);
   if (p.update != nullptr) p.update[i] = update;
-  if (p.param_out != nullptr) p.param_out[i] = param - (update + p.decay * param);
+  const float decay = p.decay != nullptr ? *p.decay : 0.0f;
+  if (p.param_out != nullptr) p.param_out[i] = param - (update + decay * param);
 }
 
 }  // namespace

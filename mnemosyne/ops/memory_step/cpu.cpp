@@ -113,14 +113,14 @@ MemoryStepParams input_params(const MemoryStepModel& model, const MemoryStepInpu
   p.memory = inputs.memories[t].const_data_ptr<float>();
   p.hidden_bias = hidden_bias.const_data_ptr<float>() + static_cast<int64_t>(t) * model.hidden;
   p.step = step.const_data_ptr<float>() + t;
-  p.grad_scale = static_cast<float>(inputs.grad_scale[t]);
-  p.param_scale = static_cast<float>(inputs.param_scale[t]);
-  p.eps = static_cast<float>(inputs.eps[t]);
+  p.grad_scale = inputs.grad_scale.const_data_ptr<float>() + t;
+  p.param_scale = inputs.param_scale.const_data_ptr<float>() + t;
+  p.eps = inputs.eps.const_data_ptr<float>() + t;
   return p;
 }
 
 void set_outputs(MemoryStepParams& p, const MemoryStepOutputs& outputs, size_t t) {
-  p.decay = outputs.decay.empty() ? 0.0f : static_cast<float>(outputs.decay[t]);
+  p.decay = outputs.decay.defined() ? outputs.decay.const_data_ptr<float>() + t : nullptr;
   p.memory_out = outputs.memories[t].mutable_data_ptr<float>();
   if (!outputs.updates.empty()) p.update = outputs.updates[t].mutable_data_ptr<float>();
   if (!outputs.params.empty()) p.param_out = outputs.params[t].mutable_data_ptr<float>();

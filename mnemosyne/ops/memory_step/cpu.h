@@ -12,7 +12,7 @@ struct MemoryStepOutputs {
   std::vector<at::Tensor> memories;  ///< T of [1, H, R, C, N]; may be the inputs'.
   std::vector<at::Tensor> updates;   ///< T of [N], or empty.
   std::vector<at::Tensor> params;    ///< T of [N], or empty; may be the inputs'.
-  std::vector<double> decay = {};    ///< T or none: params <- params - (update + decay params).
+  at::Tensor decay = {};  ///< [T], contiguous, or none: params <- params - (update + decay params).
 };
 
 /// Gradients of a fused step. key, query and radius are undefined for the constant feature map.

@@ -144,9 +144,13 @@ MemoryStepResult with_graph(const MemoryStepInputs& inputs, const MemoryStepWeig
 void check(const MemoryStepInputs& inputs, const MemoryStepWeights& weights,
            const MemoryStepOptions& options) {
   const size_t count = inputs.grads.size();
+  const auto is_one_each = [&](const at::Tensor& numbers) {
+    return numbers.dim() == 1 && numbers.size(0) == static_cast<int64_t>(count) &&
+           numbers.scalar_type() == inputs.step.scalar_type();
+  };
   TORCH_CHECK(inputs.params.size() == count && inputs.memories.size() == count &&
-                  inputs.grad_scale.size() == count && inputs.param_scale.size() == count &&
-                  inputs.eps.size() == count,
+                  is_one_each(inputs.grad_scale) && is_one_each(inputs.param_scale) &&
+                  is_one_each(inputs.eps),
               "[memory_step] expected ", count, " of everything that belongs to a tensor");
   const int64_t layers = static_cast<int64_t>(weights.layers.size());
   TORCH_CHECK(layers > 0, "[memory_step] expected at least one layer, got none");
@@ -184,6 +188,9 @@ MemoryStepInputs contiguous(MemoryStepInputs inputs) {
   for (auto* list : {&inputs.grads, &inputs.params, &inputs.memories}) {
     for (at::Tensor& tensor : *list) tensor = tensor.contiguous();
   }
+  for (at::Tensor* numbers : {&inputs.grad_scale, &inputs.param_scale, &inputs.eps}) {
+    *numbers = numbers->contiguous();
+  }
   return inputs;
 }
 
@@ -220,7 +227,7 @@ MemoryStepResult memory_step(const MemoryStepInputs& inputs, const MemoryStepWei
 }
 
 void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
-                  const MemoryStepOptions& options, const std::vector<double>& decay) {
+                  const MemoryStepOptions& options, const at::Tensor& decay) {
   const at::NoGradGuard no_grad;
   check(inputs, weights, options);
   for (size_t t = 0; t < inputs.grads.size(); ++t) {
@@ -231,15 +238,18 @@ void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
   const bool device = inputs.step.is_cpu() || inputs.step.is_cuda();
   if (device && kernels_fit(inputs, weights)) {
     const MemoryStepInputs dense = contiguous(inputs);
-    fused_forward(
-        dense, weights, options,
-        {.memories = dense.memories, .updates = {}, .params = dense.params, .decay = decay});
+    fused_forward(dense, weights, options,
+                  {.memories = dense.memories,
+                   .updates = {},
+                   .params = dense.params,
+                   .decay = decay.defined() ? decay.contiguous() : decay});
     return;
   }
   const MemoryStepResult result = memory_step_reference(inputs, weights, options);
   for (size_t t = 0; t < inputs.grads.size(); ++t) {
-    const double share = decay.empty() ? 0.0 : decay[t];
-    inputs.params[t].sub_(result.updates[t].add(inputs.params[t], share));
+    at::Tensor change = result.updates[t];
+    if (decay.defined()) change = change + decay[t] * inputs.params[t];
+    inputs.params[t].sub_(change);
     inputs.memories[t].copy_(result.memories[t]);
   }
 }

@@ -77,9 +77,9 @@ struct MemoryStepInputs {
   std::vector<at::Tensor> memories;  ///< T of [L, H, R, C, N], contiguous
   at::Tensor hidden_bias;            ///< [T, U]
   at::Tensor step;                   ///< [T]
-  std::vector<double> grad_scale;    ///< T, about 1 / RMS(grad)
-  std::vector<double> param_scale;   ///< T, about 1 / RMS(param)
-  std::vector<double> eps;           ///< T, positive
+  at::Tensor grad_scale;             ///< [T], about 1 / RMS(grad)
+  at::Tensor param_scale;            ///< [T], about 1 / RMS(param)
+  at::Tensor eps;                    ///< [T], positive
 };
 
 struct MemoryStepResult {
@@ -110,10 +110,10 @@ MemoryStepResult memory_step(const MemoryStepInputs& inputs, const MemoryStepWei
                              const MemoryStepOptions& options);
 
 /// The step in place and without gradients: memories are overwritten and
-/// params <- params - (update + decay params), with one `decay` a tensor, or none at all. params
-/// and memories must be contiguous.
+/// params <- params - (update + decay params), with `decay` [T] or none at all. params and memories
+/// must be contiguous.
 void memory_step_(MemoryStepInputs& inputs, const MemoryStepWeights& weights,
-                  const MemoryStepOptions& options, const std::vector<double>& decay = {});
+                  const MemoryStepOptions& options, const at::Tensor& decay = {});
 
 /// Whether these arguments have a fused kernel (on the CPU, forward and backward).
 bool memory_step_is_fused(const MemoryStepInputs& inputs, const MemoryStepWeights& weights);

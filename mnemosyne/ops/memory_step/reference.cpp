@@ -18,8 +18,8 @@ constexpr double kSmallestVariance = 1e-36;
 at::Tensor squash(const at::Tensor& x) { return x * (1 + x.square()).rsqrt(); }
 
 /// 2. Token of the first layer, [F, N].
-at::Tensor first_token(const at::Tensor& grad, const at::Tensor& param, double grad_scale,
-                       double param_scale) {
+at::Tensor first_token(const at::Tensor& grad, const at::Tensor& param,
+                       const at::Tensor& grad_scale, const at::Tensor& param_scale) {
   const at::Tensor a = grad * grad_scale;
   const at::Tensor log_size = ((a.abs() + 1e-9).log() / 10).clamp(-1, 1);
   return at::stack({squash(a), log_size, squash(param * param_scale), at::ones_like(a)});

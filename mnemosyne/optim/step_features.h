@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mnemosyne/ops/tensor_step/tensor_step.h"
+
+namespace mnemosyne::optim {
+
+/// What the learned part of the default Mnemosyne looks at in one step: bounded features [T, F] of
+/// T tensors, between about -3 and 3. Each is declared once, in step_features.cpp, with its name.
+
+/// What is known of a tensor without looking into it.
+struct TensorFacts {
+  int64_t t = 1;  ///< This step, from 1.
+  std::optional<int64_t> num_steps = {};
+  int64_t size = 0;  ///< Coordinates.
+  int64_t rows = 0;  ///< Of the matrix that it is treated as, 0 for a vector.
+};
+
+/// Running averages of a tensor, float32 [T, kNumSignals] of all of them: the columns are
+///
+///     fast_cosine    cosine of g and m, averaged over about 5 steps
+///     slow_cosine    over about 50 steps
+///     fast_log_norm  log |g|, over about 5 steps
+///     slow_log_norm  over about 50 steps
+///     peak_log_norm  largest slow_log_norm so far
+inline constexpr int64_t kNumSignals = 5;
+
+/// `signals` one step later. Those of a tensor's first step, or that are not finite, start anew.
+at::Tensor next_signals(const at::Tensor& signals, const ops::StepSums& sums,
+                        const std::vector<TensorFacts>& facts);
+
+/// The features [T, F], float64, from the signals after this step. The T tensors are those of
+/// `num_lists` lists of the same length, one after the other: averages are those of a list.
+at::Tensor step_features(const std::vector<TensorFacts>& facts, const at::Tensor& signals,
+                         const ops::StepSums& sums, int64_t num_lists = 1);
+
+/// F names, in the order of the columns.
+const std::vector<std::string>& step_feature_names();
+
+}  // namespace mnemosyne::optim

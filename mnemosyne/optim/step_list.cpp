@@ -1,0 +1,144 @@
+#include "mnemosyne/optim/step_list.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+
+#include "mnemosyne/optim/deferred_count.h"
+
+namespace mnemosyne::optim {
+namespace {
+
+enum Slot { kStep, kMomentum, kSecondMoment };
+
+using Member = at::Tensor ops::StepSums::*;
+constexpr Member kSums[] = {&ops::StepSums::grad_dot_momentum,
+                            &ops::StepSums::grad_squared,
+                            &ops::StepSums::old_squared,
+                            &ops::StepSums::new_squared,
+                            &ops::StepSums::param_squared,
+                            &ops::StepSums::second_moment,
+                            &ops::StepSums::zeros};
+
+at::Tensor index_tensor(const std::vector<int64_t>& indices, at::Device device) {
+  return at::tensor(indices, at::kLong).to(device, /*non_blocking=*/true);
+}
+
+}  // namespace
+
+StepList::StepList(Form form, at::TensorList grads, State& state, at::TensorList params,
+                   const std::vector<int64_t>& rows, const std::vector<ops::StepBase>& base,
+                   const StepOptions& options)
+    : form_(form) {
+  for (size_t i = 0; i < params.size(); ++i) {
+    Group& group = group_of(params[i], options);
+    const at::Tensor& second = state[i][kSecondMoment];
+    group.indices.push_back(static_cast<int64_t>(i));
+    group.step.params.push_back(params[i].detach());
+    group.step.grads.push_back(grads[i].detach());
+    group.step.momenta.push_back(state[i][kMomentum]);
+    // A matrix that never asks for it has an empty one.
+    group.step.second_moments.push_back(second.numel() == params[i].numel() ? second
+                                                                            : at::Tensor());
+    group.step.rows.push_back(rows[i]);
+    group.step.base.push_back(base[i]);
+    if (home_.is_cpu()) home_ = params[i].device();
+    if (form == Form::kReference) {
+      state[i][kStep] = state[i][kStep] + 1;
+    } else {
+      *state[i][kStep].mutable_data_ptr<int64_t>() += 1;
+    }
+  }
+}
+
+StepList::Group& StepList::group_of(const at::Tensor& param, const StepOptions& options) {
+  const auto same = [&](const Group& group) {
+    const at::Tensor& other = group.step.params.front();
+    return other.device() == param.device() && compute_dtype(other) == compute_dtype(param);
+  };
+  const auto found = std::find_if(groups_.begin(), groups_.end(), same);
+  if (found != groups_.end()) return *found;
+  Group& group = groups_.emplace_back();
+  const auto here = [&](const at::Tensor& factor) {
+    return factor.defined() ? factor.detach().to(param.device(), compute_dtype(param)) : factor;
+  };
+  if (form_ == Form::kInPlace) {
+    group.step.scale = here(options.lr_factor);
+    group.step.decay_scale = here(options.weight_decay_factor);
+  }
+  return group;
+}
+
+ops::StepSums StepList::advance(State& state, bool with_sums) {
+  for (Group& group : groups_) {
+    group.sums = form_ == Form::kReference ? ops::advance_moments_reference(group.step, with_sums)
+                                           : ops::advance_moments_(group.step, with_sums);
+    for (size_t k = 0; k < group.indices.size(); ++k) {
+      ParamState& own = state[static_cast<size_t>(group.indices[k])];
+      own[kMomentum] = group.step.momenta[k];
+      if (group.step.second_moments[k].defined()) {
+        own[kSecondMoment] = group.step.second_moments[k];
+      }
+    }
+  }
+  if (!with_sums || groups_.empty()) return {};
+  if (groups_.size() == 1) return groups_[0].sums;
+  std::vector<int64_t> order;
+  for (const Group& group : groups_) {
+    order.insert(order.end(), group.indices.begin(), group.indices.end());
+  }
+  std::vector<int64_t> places(order.size());
+  for (size_t k = 0; k < order.size(); ++k) {
+    places[static_cast<size_t>(order[k])] = static_cast<int64_t>(k);
+  }
+  const at::Tensor index = index_tensor(places, home_);
+  ops::StepSums all;
+  for (const Member member : kSums) {
+    std::vector<at::Tensor> parts;
+    const at::ScalarType dtype = (groups_[0].sums.*member).scalar_type();
+    for (const Group& group : groups_) parts.push_back((group.sums.*member).to(home_, dtype));
+    all.*member = at::cat(parts).index_select(0, index);
+  }
+  return all;
+}
+
+at::Tensor StepList::rows_of(const at::Tensor& all, const Group& group) const {
+  if (!all.defined() || groups_.size() == 1) return all;
+  return all.index_select(0, index_tensor(group.indices, home_))
+      .to(group.step.params.front().device());
+}
+
+ops::StepCorrection StepList::correction_of(const ops::StepCorrection& all,
+                                            const Group& group) const {
+  return {rows_of(all.step, group), rows_of(all.blend, group), rows_of(all.mixture, group),
+          rows_of(all.readouts, group)};
+}
+
+std::vector<at::Tensor> StepList::directions(const ops::StepCorrection* correction) const {
+  std::vector<at::Tensor> updates;
+  for (const Group& group : groups_) updates.resize(updates.size() + group.indices.size());
+  for (const Group& group : groups_) {
+    ops::StepCorrection own;
+    if (correction != nullptr) own = correction_of(*correction, group);
+    const std::vector<at::Tensor> some =
+        ops::directions_reference(group.step, group.sums, correction != nullptr ? &own : nullptr);
+    for (size_t k = 0; k < some.size(); ++k) {
+      updates[static_cast<size_t>(group.indices[k])] = some[k];
+    }
+  }
+  return updates;
+}
+
+void StepList::apply(const ops::StepCorrection* correction, DeferredCount* fallbacks) {
+  for (Group& group : groups_) {
+    ops::StepCorrection own;
+    if (correction != nullptr) own = correction_of(*correction, group);
+    const at::Tensor replaced =
+        ops::apply_directions_(group.step, group.sums, correction != nullptr ? &own : nullptr);
+    if (fallbacks != nullptr) fallbacks->add(replaced);
+  }
+}
+
+}  // namespace mnemosyne::optim

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "mnemosyne/ops/tensor_step/tensor_step.h"
+#include "mnemosyne/optim/update_rule.h"
+
+namespace mnemosyne::optim {
+
+/// A list of T parameters on any devices and of any dtypes, as `ops::TensorStep`s of one device and
+/// compute dtype each, for rules that keep step, momentum and second moment at 0, 1 and 2 of their
+/// state. What is measured and decided of all tensors, [T, ...] in the order of the list, lives at
+/// `home`: the device of the first parameter that is not on the CPU, else the CPU, so that lists
+/// of one device move nothing.
+class StepList {
+ public:
+  /// Where moments, sums and directions come from.
+  enum class Form {
+    kReference,  ///< The readable form: writes nothing, differentiable.
+    kInPlace,    ///< Kernels: moments and parameters are written.
+  };
+
+  /// `rows` and `base` of each tensor as in ops::TensorStep. Counts the steps of `state` in place.
+  StepList(Form form, at::TensorList grads, State& state, at::TensorList params,
+           const std::vector<int64_t>& rows, const std::vector<ops::StepBase>& base,
+           const StepOptions& options);
+
+  at::Device home() const { return home_; }
+  bool in_place() const { return form_ == Form::kInPlace; }
+
+  /// Advances the moments, which `state` has then; the sums [T] at home, undefined without.
+  ops::StepSums advance(State& state, bool with_sums);
+
+  /// The updates of the tensors, without weight decay. Only of the reference form.
+  std::vector<at::Tensor> directions(const ops::StepCorrection* correction) const;
+
+  /// Moves the parameters and counts what was replaced. Only of the form in place.
+  void apply(const ops::StepCorrection* correction, DeferredCount* fallbacks);
+
+ private:
+  struct Group {
+    std::vector<int64_t> indices;  // into the list
+    ops::TensorStep step;
+    ops::StepSums sums;
+  };
+
+  Group& group_of(const at::Tensor& param, const StepOptions& options);
+  at::Tensor rows_of(const at::Tensor& all, const Group& group) const;
+  ops::StepCorrection correction_of(const ops::StepCorrection& all, const Group& group) const;
+
+  Form form_;
+  at::Device home_ = at::kCPU;
+  std::vector<Group> groups_;
+};
+
+}  // namespace mnemosyne::optim
