@@ -112,7 +112,7 @@ Results run_memory_step_in_place(const std::vector<int64_t>& sizes) {
   MemoryProblem problem = make_memory_problem(sizes);
   const at::NoGradGuard no_grad;
   memory_step_(problem.inputs, problem.weights, problem.options,
-               std::vector<double>(sizes.size(), 0.01));
+               at::full({static_cast<int64_t>(sizes.size())}, 0.01));
   Results results = problem.inputs.params;
   results.insert(results.end(), problem.inputs.memories.begin(), problem.inputs.memories.end());
   return results;

@@ -145,6 +145,10 @@ Problem cast(const Problem& problem, at::ScalarType dtype) {
   for (at::Tensor& memory : copy.inputs.memories) leaf(memory);
   for (at::Tensor& grad : copy.inputs.grads) grad = grad.to(dtype);
   for (at::Tensor& param : copy.inputs.params) param = param.to(dtype);
+  for (at::Tensor* numbers :
+       {&copy.inputs.grad_scale, &copy.inputs.param_scale, &copy.inputs.eps}) {
+    *numbers = numbers->to(dtype);
+  }
   if (copy.weights.omega.defined()) copy.weights.omega = copy.weights.omega.to(dtype);
   return copy;
 }

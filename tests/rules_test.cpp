@@ -173,8 +173,8 @@ TEST_P(EveryRule, FactorsThatAreTensorsCountLikeNumbers) {
     State state = init_state(*rule(), params), other_state = init_state(*rule(), other);
     const StepOptions numbers{.lr = 0.3 * lr, .weight_decay = 0.2, .num_steps = 50};
     StepOptions tensors{.lr = lr, .weight_decay = 0.1, .num_steps = 50};
-    tensors.lr_factor = at::full({}, 0.3);
-    tensors.weight_decay_factor = at::full({}, 2.0);
+    tensors.lr_factor = at::full({}, 0.3, at::kDouble);
+    tensors.weight_decay_factor = at::full({}, 2.0, at::kDouble);
     for (int step = 0; step < 3; ++step) {
       const std::vector<at::Tensor> grads = waves(kAllShapes, 3.0 + step, dtype);
       const UpdateResult result = rule()->update(grads, other_state, other, tensors);

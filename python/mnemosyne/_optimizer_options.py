@@ -60,9 +60,7 @@ def step_options(
     orthogonal = flag(owner, "orthogonal", group["orthogonal"])
     if not orthogonal:
         rule.elementwise()  # refuses where the rule has no such form
-    return StepOptions(
-        lr, weight_decay, num_steps, momentum, orthogonal, lr_factor, decay_factor
-    )
+    return StepOptions(lr, weight_decay, num_steps, momentum, orthogonal, lr_factor, decay_factor)
 
 
 def flag(owner: str, name: str, value: Any) -> bool:

@@ -72,8 +72,9 @@ class StateLayout:
                 state[entry.name] = _placed(value, entry, param)
         if not self._packed:
             return [state[own] for own in self._own_names]
-        self._check_head(state, owner, name)
-        parts = iter(self._unpack(state[EXTRA_STATE] if self._has_extra else None))
+        if param_device == HOST:  # what is on a device was checked when it was loaded
+            self._check_head(state, owner, name)
+        parts = iter(self._unpack(state.get(EXTRA_STATE), param_device))
         return [next(parts) if own is None else state[own] for own in self._own_names]
 
     def store(
@@ -123,7 +124,8 @@ class StateLayout:
         return state
 
     def _pack(self, parts: list[Tensor]) -> Tensor:
-        return torch.cat([parts[0].new_tensor(self._head), *(part.reshape(-1) for part in parts)])
+        head = torch.tensor(self._head, dtype=parts[0].dtype).to(parts[0].device)
+        return torch.cat([head, *(part.reshape(-1) for part in parts)])
 
     def _check_head(self, state: dict[str, Any], owner: str, name: str) -> None:
         if not self._head or state[EXTRA_STATE].is_meta:
@@ -137,7 +139,7 @@ class StateLayout:
                 f"got that of {head.tolist()}"
             )
 
-    def _unpack(self, extra: Tensor | None) -> list[Tensor]:
+    def _unpack(self, extra: Tensor | None, device: torch.device) -> list[Tensor]:
         if len(self._packed) == 1 and extra is not None:
             shape = self._packed[0].shape
             return [extra if extra.shape == shape else extra.view(shape)]
@@ -145,7 +147,7 @@ class StateLayout:
         for entry in self._packed:
             size = prod(entry.shape)
             if extra is None:  # all of them are empty
-                tensors.append(torch.empty(entry.shape, dtype=entry.dtype))
+                tensors.append(torch.empty(entry.shape, dtype=entry.dtype, device=device))
                 continue
             tensors.append(extra.narrow(0, offset, size).view(entry.shape))
             offset += size

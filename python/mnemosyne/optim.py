@@ -166,7 +166,7 @@ class RuleOptimizer(Optimizer):
             [whole(t) for t in state] or rule.init(p)
             for state, p in zip(states, whole_params, strict=True)
         ]
-        after, shared = rule.step_(
+        after, shared, last = rule.step_(
             grads,
             before,
             whole_params,
@@ -186,7 +186,7 @@ class RuleOptimizer(Optimizer):
                 local(p).copy_(local(shard_like(whole_params[k], p)))
             self._layout(p, options.orthogonal).store(self.state[p], states[k], after[k], p)
         if options.num_steps is not None and not self._warned:
-            self._warn_beyond_the_end(max(int(state[0]) for state in after), options.num_steps)
+            self._warn_beyond_the_end(last, options.num_steps)
 
     def _warn_beyond_the_end(self, step: int, num_steps: int) -> None:
         if step <= num_steps:

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -34,13 +36,14 @@ NamedTensors from_dict(const py::dict& dict) {
 
 using States = std::vector<optim::ParamState>;
 
-std::pair<States, Tensors> step(const UpdateRule& rule, const Tensors& grads, States states,
-                                const Tensors& params, double lr,
-                                std::optional<double> weight_decay,
-                                std::optional<int64_t> num_steps, std::optional<double> momentum,
-                                optim::DeferredCount* fallbacks, const Tensors& shared,
-                                const std::optional<at::Tensor>& lr_factor,
-                                const std::optional<at::Tensor>& weight_decay_factor) {
+std::tuple<States, Tensors, int64_t> step(const UpdateRule& rule, const Tensors& grads,
+                                          States states, const Tensors& params, double lr,
+                                          std::optional<double> weight_decay,
+                                          std::optional<int64_t> num_steps,
+                                          std::optional<double> momentum,
+                                          optim::DeferredCount* fallbacks, const Tensors& shared,
+                                          const std::optional<at::Tensor>& lr_factor,
+                                          const std::optional<at::Tensor>& weight_decay_factor) {
   optim::State state(std::move(states));
   state.shared = shared;
   rule.step_(grads, state, params,
@@ -51,7 +54,9 @@ std::pair<States, Tensors> step(const UpdateRule& rule, const Tensors& grads, St
               .lr_factor = lr_factor.value_or(at::Tensor()),
               .weight_decay_factor = weight_decay_factor.value_or(at::Tensor()),
               .fallbacks = fallbacks});
-  return {state.params(), state.shared};
+  int64_t last = 0;
+  for (const optim::ParamState& own : state) last = std::max(last, optim::step_count(own));
+  return {state.params(), state.shared, last};
 }
 
 py::list state_layout(const UpdateRule& rule, const at::Tensor& param) {
@@ -125,11 +130,11 @@ void bind_optim(py::module_& module) {
            "The state of one parameter before its first step.")
       .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
            arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-           arg("momentum") = py::none(), arg("fallbacks") = py::none(),
-           arg("shared") = Tensors(), arg("lr_factor") = py::none(),
-           arg("weight_decay_factor") = py::none(), without_gil,
+           arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("shared") = Tensors(),
+           arg("lr_factor") = py::none(), arg("weight_decay_factor") = py::none(), without_gil,
            "One step: writes `params`, and returns the states after it (the given ones may have\n"
-           "been written to) with `shared`, the state of the list, empty before the first step.\n"
+           "been written to) with `shared`, the state of the list, empty before the first step,\n"
+           "and the largest number of steps that a parameter has had.\n"
            "`fallbacks`, a DeferredCount, counts updates that were not finite. The factors are\n"
            "tensors with one number on the device of the parameters, which are not read.")
       .def(
