@@ -2,9 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <array>
@@ -19,27 +17,6 @@ namespace {
 constexpr size_t kSignals = 3;
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
-
-/// The running averages of all tensors, [T, kNumSignals].
-at::Tensor signals_of(const State& state, at::Device home) {
-  std::vector<at::Tensor> signals;
-  for (const ParamState& own : state) {
-    const at::Tensor& there = own[kSignals];
-    signals.push_back(there.device() == home ? there : there.to(home));
-  }
-  return at::stack(signals);
-}
-
-/// Writes them: into the tensors of the state, or in their place.
-void set_signals(State& state, const at::Tensor& signals, bool in_place) {
-  const std::vector<at::Tensor> rows = signals.unbind();
-  std::vector<at::Tensor> targets;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    targets.push_back(state[i][kSignals]);
-    if (!in_place) state[i][kSignals] = rows[i].to(targets[i].device());
-  }
-  if (in_place) at::_foreach_copy_(targets, rows);
-}
 
 }  // namespace
 
@@ -76,9 +53,10 @@ ops::StepCorrection MnemosyneRule::correct(StepList& list, State& state, at::Ten
         {step_count(state[i]), options.num_steps, params[i].numel(), matrix_rows(params[i])});
   }
   const ops::StepSums sums = list.advance(state, /*with_sums=*/true);
-  const at::Tensor signals = next_signals(signals_of(state, list.home()), sums, facts);
-  set_signals(state, signals, list.in_place());
-  const at::Tensor x = step_features(facts, signals, sums);
+  std::vector<at::Tensor> signals;
+  for (const ParamState& own : state) signals.push_back(own[kSignals]);
+  const at::Tensor x = advance_features(signals, list.in_place(), sums, facts);
+  for (size_t i = 0; i < params.size(); ++i) state[i][kSignals] = signals[i];
   return step_correction(x.matmul(controller_.to(x.options()).t()),
                          {.step = options_.step_bound, .mixture = options_.mixture_bound});
 }

@@ -105,6 +105,19 @@ void check_state(const StateLayout& layout, const ParamState& state, const std::
   }
 }
 
+bool is_in_place(const StateLayout& layout, const ParamState& state, const at::Tensor& param) {
+  if (state.size() != layout.size()) return false;
+  for (size_t k = 0; k < layout.size(); ++k) {
+    const at::Tensor& tensor = state[k];
+    if (!tensor.defined() || tensor.scalar_type() != layout[k].dtype ||
+        tensor.sizes() != at::IntArrayRef(layout[k].shape) ||
+        tensor.device() != device_of(layout[k], param) || !tensor.is_contiguous()) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void place_state(const StateLayout& layout, ParamState& state, const at::Tensor& param) {
   for (size_t k = 0; k < layout.size(); ++k) {
     const at::Device device = device_of(layout[k], param);

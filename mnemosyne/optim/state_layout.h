@@ -101,6 +101,9 @@ State clone_state(const State& state);
 void check_state(const StateLayout& layout, const ParamState& state, const std::string& where,
                  const std::string& param_name);
 
+/// Whether `state` has the layout's tensors, on their devices and contiguous.
+bool is_in_place(const StateLayout& layout, const ParamState& state, const at::Tensor& param);
+
 /// Replaces tensors that are on another device than they belong to, or whose numbers do not lie one
 /// after the other: a checkpoint that was moved as a whole has such.
 void place_state(const StateLayout& layout, ParamState& state, const at::Tensor& param);

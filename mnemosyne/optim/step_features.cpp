@@ -1,46 +1,111 @@
 #include "mnemosyne/optim/step_features.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/log.h>
-#include <ATen/ops/matmul.h>
+#include <ATen/ops/log10.h>
 #include <ATen/ops/maximum.h>
+#include <ATen/ops/sqrt.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
 namespace mnemosyne::optim {
 namespace {
 
-constexpr double kTiny = 1e-30;
+// The formulas below are written once, for numbers (Signal float, Sum double, of one tensor) and
+// for tensors (at::Tensor [T], of all of them). What the two call by other names:
 
-/// The signals apart, [T] each.
+float as_signal(double x) { return static_cast<float>(x); }
+at::Tensor as_signal(const at::Tensor& x) { return x.to(at::kFloat); }
+
+bool is_finite(double x) { return std::isfinite(x); }
+at::Tensor is_finite(const at::Tensor& x) { return at::isfinite(x); }
+
+bool both(bool a, bool b) { return a && b; }
+at::Tensor both(const at::Tensor& a, const at::Tensor& b) { return a.logical_and(b); }
+
+float pick(bool which, float a, float b) { return which ? a : b; }
+double pick(bool which, double a, double b) { return which ? a : b; }
+at::Tensor pick(const at::Tensor& which, const at::Tensor& a, const at::Tensor& b) {
+  return at::where(which, a, b);
+}
+at::Tensor pick(const at::Tensor& which, const at::Tensor& a, double b) {
+  return at::where(which, a, b);
+}
+
+float larger(float a, float b) { return std::max(a, b); }
+at::Tensor larger(const at::Tensor& a, const at::Tensor& b) { return at::maximum(a, b); }
+
+template <typename Signal>
 struct Signals {
-  at::Tensor fast_cosine, slow_cosine, fast_log_norm, slow_log_norm, peak_log_norm;
-
-  static Signals of(const at::Tensor& together) {
-    std::vector<at::Tensor> own = together.unbind(1);
-    return {own.at(0), own.at(1), own.at(2), own.at(3), own.at(4)};
-  }
-
-  at::Tensor together() const {
-    return at::stack({fast_cosine, slow_cosine, fast_log_norm, slow_log_norm, peak_log_norm}, 1);
-  }
+  Signal fast_cosine, slow_cosine, fast_log_norm, slow_log_norm, peak_log_norm;
 };
 
-/// What features are made of, [T] each.
-struct Measured {
-  Signals signals;
-  at::Tensor size;  // coordinates, at least 1
-  ops::StepSums sums;
+template <typename Signal>
+auto tie(Signals<Signal>& s) {
+  return std::tie(s.fast_cosine, s.slow_cosine, s.fast_log_norm, s.slow_log_norm, s.peak_log_norm);
+}
+
+template <typename Sum>
+struct Sums {
+  Sum grad_dot_momentum, grad_squared, old_squared, new_squared, param_squared, zeros;
 };
 
-at::Tensor log_ratio(const at::Tensor& numerator, const at::Tensor& denominator) {
-  return 0.5 * at::log((numerator + kTiny) / (denominator + kTiny));
+/// What a feature may look at beside the facts.
+template <typename Signal, typename Sum>
+struct Seen {
+  Signals<Signal> signals;
+  Sums<Sum> sums;
+  Sum size;  // coordinates, at least 1
+};
+
+template <typename Signal, typename Sum, typename Bool>
+Signals<Signal> advanced(const Signals<Signal>& before, const Sums<Sum>& sums, const Bool& known) {
+  using at::log, at::sqrt, std::log, std::sqrt;
+  constexpr float kFast = 0.8f, kSlow = 0.98f;
+  const auto average = [](float keep, const Signal& old, const Signal& value) {
+    return Signal(keep * old + (1.0f - keep) * value);
+  };
+  Signals<Signal> old = before;
+  std::apply([&](auto&... signal) { ((signal = pick(known, signal, 0.0f)), ...); }, tie(old));
+
+  const Sum norms = sqrt(sums.grad_squared) * sqrt(sums.old_squared);
+  const Sum ratio = sums.grad_dot_momentum / norms;
+  const Signal cosine = as_signal(pick(both(norms > 0.0, is_finite(ratio)), ratio, 0.0));
+  // A gradient that vanishes has no logarithm.
+  const Bool has_norm = both(sums.grad_squared > 0.0, is_finite(sums.grad_squared));
+  const Signal log_norm = as_signal(0.5 * log(pick(has_norm, sums.grad_squared, 1.0)));
+  const auto norm_average = [&](float keep, const Signal& own) {
+    return pick(has_norm, pick(known, average(keep, own, log_norm), log_norm), own);
+  };
+  Signals<Signal> next;
+  next.fast_cosine = average(kFast, old.fast_cosine, cosine);
+  next.slow_cosine = average(kSlow, old.slow_cosine, cosine);
+  next.fast_log_norm = norm_average(kFast, old.fast_log_norm);
+  next.slow_log_norm = norm_average(kSlow, old.slow_log_norm);
+  const Signal peak =
+      pick(known, larger(old.peak_log_norm, next.slow_log_norm), next.slow_log_norm);
+  next.peak_log_norm = pick(has_norm, peak, old.peak_log_norm);
+  return next;
+}
+
+template <typename Sum>
+Sum log_ratio(const Sum& numerator, const Sum& denominator) {
+  using at::log, std::log;
+  constexpr double kTiny = 1e-30;
+  return 0.5 * log((numerator + kTiny) / (denominator + kTiny));
 }
 
 double progress(const TensorFacts& facts) {
@@ -53,46 +118,130 @@ double log_aspect(const TensorFacts& facts) {
   return rows > 0 ? std::tanh(0.5 * std::log2(rows * rows / size)) : 0.0;
 }
 
-/// A feature: of a tensor's facts, or of what was measured. `averaged` ones come once more, as the
+/// A feature: of a tensor's facts, or of what was seen. `averaged` ones come once more, as the
 /// average over all tensors, weighted by their sizes, with "mean_" before the name.
+template <typename Of>
 struct Feature {
+  static constexpr bool kOfFacts = std::is_invocable_v<Of, const TensorFacts&>;
+
   const char* name;
-  double (*of_facts)(const TensorFacts&) = nullptr;
-  at::Tensor (*of_measured)(const Measured&) = nullptr;
+  Of of;
   bool averaged = false;
 };
+template <typename Of>
+Feature(const char*, Of) -> Feature<Of>;
+template <typename Of>
+Feature(const char*, Of, bool) -> Feature<Of>;
 
-const std::vector<Feature>& features() {
-  using Facts = const TensorFacts&;
-  using Columns = const Measured&;
-  static const std::vector<Feature> list = {
-      {"one", [](Facts) { return 1.0; }},
-      {"log_time", [](Facts f) { return std::log10(static_cast<double>(f.t)) / 2.0 - 1.0; }},
-      {"num_steps_known", [](Facts f) { return f.num_steps ? 1.0 : 0.0; }},
-      {"progress", [](Facts f) { return 2.0 * progress(f) - 1.0; }},
-      {"is_matrix", [](Facts f) { return f.rows > 0 ? 1.0 : 0.0; }},
-      {"log_size",
-       [](Facts f) { return std::log10(std::max(static_cast<double>(f.size), 1.0)) / 2.0 - 1.5; }},
-      {"fast_cosine", nullptr, [](Columns c) { return c.signals.fast_cosine; }, true},
-      {"slow_cosine", nullptr, [](Columns c) { return c.signals.slow_cosine; }, true},
-      {"norm_trend", nullptr,
-       [](Columns c) { return at::tanh(c.signals.fast_log_norm - c.signals.slow_log_norm); }, true},
-      {"norm_decline", nullptr,
-       [](Columns c) {
-         return at::tanh((c.signals.slow_log_norm - c.signals.peak_log_norm) / 3.0);
-       },
-       true},
-      {"momentum_norm", nullptr,
-       [](Columns c) { return at::tanh(log_ratio(c.sums.new_squared, c.sums.grad_squared)); }},
-      {"param_rms", nullptr,
-       [](Columns c) {
-         const at::Tensor rms = (c.sums.param_squared / c.size).sqrt();
-         return at::tanh((rms + 1e-8).log10() + 1.5);
-       }},
-      {"aspect", log_aspect},
-      {"zero_fraction", nullptr, [](Columns c) { return c.sums.zeros / c.size; }},
+using Facts = const TensorFacts&;
+
+template <typename S, typename D>
+using See = const Seen<S, D>&;
+
+constexpr auto kFeatures = std::make_tuple(
+    Feature{"one", [](Facts) { return 1.0; }},
+    Feature{"log_time", [](Facts f) { return std::log10(static_cast<double>(f.t)) / 2.0 - 1.0; }},
+    Feature{"num_steps_known", [](Facts f) { return f.num_steps ? 1.0 : 0.0; }},
+    Feature{"progress", [](Facts f) { return 2.0 * progress(f) - 1.0; }},
+    Feature{"is_matrix", [](Facts f) { return f.rows > 0 ? 1.0 : 0.0; }},
+    Feature{
+        "log_size",
+        [](Facts f) { return std::log10(std::max(static_cast<double>(f.size), 1.0)) / 2.0 - 1.5; }},
+    Feature{"fast_cosine",
+            []<typename S, typename D>(See<S, D> c) { return c.signals.fast_cosine; }, true},
+    Feature{"slow_cosine",
+            []<typename S, typename D>(See<S, D> c) { return c.signals.slow_cosine; }, true},
+    Feature{"norm_trend",
+            []<typename S, typename D>(See<S, D> c) {
+              using at::tanh, std::tanh;
+              return tanh(c.signals.fast_log_norm - c.signals.slow_log_norm);
+            },
+            true},
+    Feature{"norm_decline",
+            []<typename S, typename D>(See<S, D> c) {
+              using at::tanh, std::tanh;
+              return tanh((c.signals.slow_log_norm - c.signals.peak_log_norm) / 3.0);
+            },
+            true},
+    Feature{"momentum_norm",
+            []<typename S, typename D>(See<S, D> c) {
+              using at::tanh, std::tanh;
+              return tanh(log_ratio(c.sums.new_squared, c.sums.grad_squared));
+            }},
+    Feature{"param_rms",
+            []<typename S, typename D>(See<S, D> c) {
+              using at::log10, at::sqrt, at::tanh, std::log10, std::sqrt, std::tanh;
+              return tanh(log10(sqrt(c.sums.param_squared / c.size) + 1e-8) + 1.5);
+            }},
+    Feature{"aspect", [](Facts f) { return log_aspect(f); }},
+    Feature{"zero_fraction",
+            []<typename S, typename D>(See<S, D> c) { return c.sums.zeros / c.size; }});
+
+template <typename Visit>
+void for_each_feature(const Visit& visit) {
+  std::apply([&](const auto&... feature) { (visit(feature), ...); }, kFeatures);
+}
+
+int64_t num_features() { return static_cast<int64_t>(step_feature_names().size()); }
+
+/// Adds the averages of every list to rows [T, F] of which they are not yet set.
+void add_averages(double* rows, const std::vector<TensorFacts>& facts, int64_t num_lists) {
+  const int64_t width = num_features();
+  const size_t length = facts.size() / static_cast<size_t>(num_lists);
+  int64_t column = 0, target = static_cast<int64_t>(std::tuple_size_v<decltype(kFeatures)>);
+  for_each_feature([&](const auto& feature) {
+    if (feature.averaged) {
+      for (size_t begin = 0; begin < facts.size(); begin += length) {
+        double sum = 0.0, total = 0.0;
+        for (size_t i = begin; i < begin + length; ++i) {
+          const auto size = static_cast<double>(facts[i].size);
+          sum += size * rows[static_cast<int64_t>(i) * width + column];
+          total += size;
+        }
+        for (size_t i = begin; i < begin + length; ++i) {
+          rows[static_cast<int64_t>(i) * width + target] = total > 0.0 ? sum / total : 0.0;
+        }
+      }
+      ++target;
+    }
+    ++column;
+  });
+}
+
+at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
+                              const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
+                              int64_t num_lists) {
+  const auto count = static_cast<int64_t>(facts.size());
+  const at::Tensor result = at::empty({count, num_features()}, at::kDouble);
+  const at::Tensor fresh = in_place ? at::Tensor() : at::empty({count, kNumSignals}, at::kFloat);
+  double* row = result.mutable_data_ptr<double>();
+  const auto at = [](const at::Tensor& column, size_t i) {
+    return column.const_data_ptr<double>()[i];
   };
-  return list;
+  for (size_t i = 0; i < facts.size(); ++i) {
+    Seen<float, double> seen{};
+    seen.sums = {at(sums.grad_dot_momentum, i), at(sums.grad_squared, i),  at(sums.old_squared, i),
+                 at(sums.new_squared, i),       at(sums.param_squared, i), at(sums.zeros, i)};
+    seen.size = static_cast<double>(std::max<int64_t>(facts[i].size, 1));
+    const float* before = signals[i].const_data_ptr<float>();
+    const Signals<float> old{before[0], before[1], before[2], before[3], before[4]};
+    bool known = facts[i].t > 1;
+    for (int64_t k = 0; k < kNumSignals; ++k) known = known && std::isfinite(before[k]);
+    seen.signals = advanced(old, seen.sums, known);
+    if (!in_place) signals[i] = fresh.select(0, static_cast<int64_t>(i));
+    float* after = signals[i].mutable_data_ptr<float>();
+    std::apply([&](const auto&... signal) { ((*after++ = signal), ...); }, tie(seen.signals));
+    double* next = row + static_cast<int64_t>(i) * num_features();
+    for_each_feature([&](const auto& feature) {
+      if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
+        *next++ = feature.of(facts[i]);
+      } else {
+        *next++ = feature.of(seen);
+      }
+    });
+  }
+  add_averages(row, facts, num_lists);
+  return result;
 }
 
 at::Tensor on_device(const std::vector<double>& values, const at::Tensor& like) {
@@ -104,96 +253,89 @@ std::vector<at::Tensor> fact_columns(const std::vector<TensorFacts>& facts,
                                      const at::Tensor& like) {
   std::vector<double> values;
   int64_t count = 0;
-  for (const Feature& feature : features()) {
-    if (feature.of_facts == nullptr) continue;
-    for (const TensorFacts& own : facts) values.push_back(feature.of_facts(own));
-    ++count;
-  }
+  for_each_feature([&](const auto& feature) {
+    if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
+      for (const TensorFacts& own : facts) values.push_back(feature.of(own));
+      ++count;
+    }
+  });
   return on_device(values, like).view({count, -1}).unbind();
-}
-
-std::vector<double> sizes_of(const std::vector<TensorFacts>& facts, int64_t at_least) {
-  std::vector<double> sizes;
-  for (const TensorFacts& own : facts) {
-    sizes.push_back(static_cast<double>(std::max(own.size, at_least)));
-  }
-  return sizes;
 }
 
 /// Averages over the tensors of each list, [C, T] -> [C, T] with equal numbers within a list.
 at::Tensor list_averages(const at::Tensor& columns, const std::vector<TensorFacts>& facts,
                          int64_t num_lists) {
-  std::vector<double> shares = sizes_of(facts, 0);
-  const size_t length = shares.size() / static_cast<size_t>(num_lists);
-  for (size_t begin = 0; begin < shares.size(); begin += length) {
-    double total = 0.0;
-    for (size_t i = begin; i < begin + length; ++i) total += shares[i];
-    for (size_t i = begin; i < begin + length; ++i) shares[i] /= std::max(total, 1.0);
-  }
+  std::vector<double> sizes;
+  for (const TensorFacts& own : facts) sizes.push_back(static_cast<double>(own.size));
+  const at::Tensor weights = on_device(sizes, columns).view({num_lists, -1});
   const at::Tensor lists = columns.unflatten(1, {num_lists, -1});
-  const at::Tensor weights = on_device(shares, columns).view({num_lists, -1});
-  return (lists * weights).sum(2, /*keepdim=*/true).expand_as(lists).flatten(1);
+  const at::Tensor totals = weights.sum(1, /*keepdim=*/true).clamp_min(1.0);
+  return ((lists * weights).sum(2, /*keepdim=*/true) / totals).expand_as(lists).flatten(1);
 }
 
-at::Tensor keep(double share, const at::Tensor& old, const at::Tensor& value) {
-  return static_cast<float>(share) * old + (1.0f - static_cast<float>(share)) * value;
+at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
+                              const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
+                              int64_t num_lists) {
+  const at::Tensor& like = sums.grad_squared;
+  std::vector<double> later, sizes;
+  std::vector<at::Tensor> here;
+  for (size_t i = 0; i < facts.size(); ++i) {
+    later.push_back(facts[i].t > 1 ? 1.0 : 0.0);
+    sizes.push_back(static_cast<double>(std::max<int64_t>(facts[i].size, 1)));
+    here.push_back(signals[i].device() == like.device() ? signals[i]
+                                                        : signals[i].to(like.device()));
+  }
+  const at::Tensor all = at::stack(here, 1);  // [kNumSignals, T]
+  const std::vector<at::Tensor> rows = all.unbind();
+  const at::Tensor known = at::isfinite(all).all(0).logical_and(on_device(later, like) > 0);
+  Seen<at::Tensor, at::Tensor> seen;
+  seen.sums = {sums.grad_dot_momentum, sums.grad_squared,  sums.old_squared,
+               sums.new_squared,       sums.param_squared, sums.zeros};
+  seen.size = on_device(sizes, like);
+  seen.signals = advanced<at::Tensor, at::Tensor, at::Tensor>(
+      {rows.at(0), rows.at(1), rows.at(2), rows.at(3), rows.at(4)}, seen.sums, known);
+  const std::vector<at::Tensor> after = std::apply(
+      [](const auto&... signal) { return at::stack({signal...}, 1).unbind(); }, tie(seen.signals));
+  if (in_place) at::_foreach_copy_(signals, after);
+  for (size_t i = 0; !in_place && i < facts.size(); ++i) {
+    signals[i] = after[i].to(signals[i].device());
+  }
+
+  const std::vector<at::Tensor> known_columns = fact_columns(facts, like);
+  auto next = known_columns.begin();
+  std::vector<at::Tensor> columns, averaged;
+  for_each_feature([&](const auto& feature) {
+    if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
+      columns.push_back(*next++);
+    } else {
+      columns.push_back(feature.of(seen).to(like.scalar_type()));
+      if (feature.averaged) averaged.push_back(columns.back());
+    }
+  });
+  const at::Tensor averages = list_averages(at::stack(averaged), facts, num_lists);
+  return at::cat({at::stack(columns), averages}).t();
 }
 
 }  // namespace
 
-at::Tensor next_signals(const at::Tensor& signals, const ops::StepSums& sums,
-                        const std::vector<TensorFacts>& facts) {
-  constexpr double kFast = 0.8, kSlow = 0.98;
-  std::vector<double> is_first;
-  for (const TensorFacts& own : facts) is_first.push_back(own.t == 1 ? 1.0 : 0.0);
-  const at::Tensor known = signals.isfinite().all(1).logical_and(on_device(is_first, signals) == 0);
-  const Signals old = Signals::of(at::where(known.unsqueeze(1), signals, 0.0));
-
-  const at::Tensor norms = sums.grad_squared.sqrt() * sums.old_squared.sqrt();
-  const at::Tensor ratio = sums.grad_dot_momentum / norms;
-  const at::Tensor cosine =
-      at::where((norms > 0).logical_and(ratio.isfinite()), ratio, 0.0).to(signals.scalar_type());
-  // A gradient that vanishes has no logarithm.
-  const at::Tensor has_norm = (sums.grad_squared > 0).logical_and(sums.grad_squared.isfinite());
-  const at::Tensor log_norm =
-      (0.5 * at::log(at::where(has_norm, sums.grad_squared, 1.0))).to(signals.scalar_type());
-  const auto average = [&](double share, const at::Tensor& before) {
-    return at::where(has_norm, at::where(known, keep(share, before, log_norm), log_norm), before);
-  };
-  Signals next;
-  next.fast_cosine = keep(kFast, old.fast_cosine, cosine);
-  next.slow_cosine = keep(kSlow, old.slow_cosine, cosine);
-  next.fast_log_norm = average(kFast, old.fast_log_norm);
-  next.slow_log_norm = average(kSlow, old.slow_log_norm);
-  const at::Tensor& slow = next.slow_log_norm;
-  const at::Tensor peak = at::where(known, at::maximum(old.peak_log_norm, slow), slow);
-  next.peak_log_norm = at::where(has_norm, peak, old.peak_log_norm);
-  return next.together();
-}
-
-at::Tensor step_features(const std::vector<TensorFacts>& facts, const at::Tensor& signals,
-                         const ops::StepSums& sums, int64_t num_lists) {
-  const at::Tensor& like = sums.grad_squared;
-  const Measured measured{Signals::of(signals.to(like.scalar_type())),
-                          on_device(sizes_of(facts, 1), like), sums};
-  const std::vector<at::Tensor> known = fact_columns(facts, like);
-  std::vector<at::Tensor> result, averaged;
-  auto next = known.begin();
-  for (const Feature& feature : features()) {
-    result.push_back(feature.of_facts != nullptr ? *next++ : feature.of_measured(measured));
-    if (feature.averaged) averaged.push_back(result.back());
-  }
-  const at::Tensor averages = list_averages(at::stack(averaged), facts, num_lists);
-  return at::cat({at::stack(result), averages}).t();
+at::Tensor advance_features(std::vector<at::Tensor>& signals, bool in_place,
+                            const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
+                            int64_t num_lists) {
+  const auto is_number = [](const at::Tensor& x) { return x.is_cpu() && !x.requires_grad(); };
+  const bool numbers = is_number(sums.grad_squared) &&
+                       sums.grad_squared.scalar_type() == at::kDouble &&
+                       std::all_of(signals.begin(), signals.end(), is_number);
+  return (numbers ? features_by_number : features_by_tensor)(signals, in_place, sums, facts,
+                                                             num_lists);
 }
 
 const std::vector<std::string>& step_feature_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> own, averages;
-    for (const Feature& feature : features()) {
+    for_each_feature([&](const auto& feature) {
       own.push_back(feature.name);
       if (feature.averaged) averages.push_back("mean_" + own.back());
-    }
+    });
     own.insert(own.end(), averages.begin(), averages.end());
     return own;
   }();

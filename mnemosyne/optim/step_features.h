@@ -22,7 +22,7 @@ struct TensorFacts {
   int64_t rows = 0;  ///< Of the matrix that it is treated as, 0 for a vector.
 };
 
-/// Running averages of a tensor, float32 [T, kNumSignals] of all of them: the columns are
+/// Running averages of a tensor, float32 [kNumSignals] in its state:
 ///
 ///     fast_cosine    cosine of g and m, averaged over about 5 steps
 ///     slow_cosine    over about 50 steps
@@ -31,14 +31,16 @@ struct TensorFacts {
 ///     peak_log_norm  largest slow_log_norm so far
 inline constexpr int64_t kNumSignals = 5;
 
-/// `signals` one step later. Those of a tensor's first step, or that are not finite, start anew.
-at::Tensor next_signals(const at::Tensor& signals, const ops::StepSums& sums,
-                        const std::vector<TensorFacts>& facts);
-
-/// The features [T, F], float64, from the signals after this step. The T tensors are those of
-/// `num_lists` lists of the same length, one after the other: averages are those of a list.
-at::Tensor step_features(const std::vector<TensorFacts>& facts, const at::Tensor& signals,
-                         const ops::StepSums& sums, int64_t num_lists = 1);
+/// Advances the signals of T tensors by one step, and gives the features after it, float64 [T, F]
+/// on the device of the sums. Signals are written to where `in_place`, else replaced; those of a
+/// tensor's first step, or that are not finite, start anew.
+///
+/// The T tensors are those of `num_lists` lists of the same length, one after the other: averages
+/// are those of a list. What lies on the CPU is computed number by number, which for a few hundred
+/// of them is much faster than operations on tensors; the formulas are the same text.
+at::Tensor advance_features(std::vector<at::Tensor>& signals, bool in_place,
+                            const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
+                            int64_t num_lists = 1);
 
 /// F names, in the order of the columns.
 const std::vector<std::string>& step_feature_names();

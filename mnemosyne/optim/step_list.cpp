@@ -36,8 +36,9 @@ StepList::StepList(Form form, at::TensorList grads, State& state, at::TensorList
     Group& group = group_of(params[i], options);
     const at::Tensor& second = state[i][kSecondMoment];
     group.indices.push_back(static_cast<int64_t>(i));
-    group.step.params.push_back(params[i].detach());
-    group.step.grads.push_back(grads[i].detach());
+    const bool graph = form == Form::kReference;
+    group.step.params.push_back(graph ? params[i].detach() : params[i]);
+    group.step.grads.push_back(graph ? grads[i].detach() : grads[i]);
     group.step.momenta.push_back(state[i][kMomentum]);
     // A matrix that never asks for it has an empty one.
     group.step.second_moments.push_back(second.numel() == params[i].numel() ? second

@@ -55,6 +55,21 @@ class StateLayout:
         """Whether a parameter has had a step or a load; its state may be incomplete."""
         return any(entry.name in state for entry in self._stored)
 
+    def unchecked(self, state: dict[str, Any], param: Tensor) -> list[Tensor] | None:
+        """The rule's tensors as they lie in `state`; None where `tensors` has to look closer."""
+        if self._head:
+            return None
+        try:
+            if not self._packed:
+                return [state[own] for own in self._own_names]
+            extra = state[EXTRA_STATE] if self._has_extra else None
+            if extra is not None and extra.dim() != 1:
+                return None
+            parts = iter(self._unpack(extra, param.device))
+            return [next(parts) if own is None else state[own] for own in self._own_names]
+        except (KeyError, RuntimeError, AttributeError):
+            return None
+
     def tensors(self, state: dict[str, Any], param: Tensor, owner: str, name: str) -> list[Tensor]:
         """The rule's tensors out of `state`, in the rule's order; they share its memory.
 
@@ -77,23 +92,30 @@ class StateLayout:
         parts = iter(self._unpack(state.get(EXTRA_STATE), param_device))
         return [next(parts) if own is None else state[own] for own in self._own_names]
 
-    def store(
-        self, state: dict[str, Any], before: list[Tensor], after: list[Tensor], param: Tensor
-    ) -> None:
-        """Writes a step's result; `before` is what `tensors` gave, or empty at the first step."""
-        for k, own in enumerate(self._own_names):
-            if before and after[k] is before[k]:
-                continue
-            if own is None:
-                if before:
-                    before[k].copy_(after[k])
-            elif self._entries[k].like_param:
-                state[own] = shard_like(after[k], param)
-            else:
-                state[own] = after[k]
-        if not before and self._has_extra:
-            names = zip(after, self._own_names, strict=True)
+    def store(self, state: dict[str, Any], tensors: list[Tensor], param: Tensor) -> None:
+        """Writes the rule's tensors after the first step of a parameter."""
+        for own, entry, tensor in zip(self._own_names, self._entries, tensors, strict=True):
+            if own is not None:
+                state[own] = shard_like(tensor, param) if entry.like_param else tensor
+        if self._has_extra:
+            names = zip(tensors, self._own_names, strict=True)
             state[EXTRA_STATE] = self._pack([tensor for tensor, own in names if own is None])
+
+    def reshard(self, state: dict[str, Any], tensors: list[Tensor], param: Tensor) -> None:
+        """Writes what was gathered for a step back to the shards."""
+        for own, entry, tensor in zip(self._own_names, self._entries, tensors, strict=True):
+            if own is not None and entry.like_param:
+                state[own] = shard_like(tensor, param)
+
+    def replace(
+        self, state: dict[str, Any], place: int, before: Tensor, after: Tensor, param: Tensor
+    ) -> None:
+        """Writes a tensor that has taken the place of one that `tensors` gave."""
+        own = self._own_names[place]
+        if own is None:
+            before.copy_(after)
+        else:
+            state[own] = shard_like(after, param) if self._entries[place].like_param else after
 
     def load(self, stored: dict[str, Any], param: Tensor, owner: str, name: str) -> dict[str, Any]:
         """What a checkpoint has of a parameter, the rule's entries in their own dtype and place.

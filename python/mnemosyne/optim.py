@@ -17,7 +17,14 @@ from torch.optim import Optimizer
 
 from mnemosyne import _C
 from mnemosyne._optimizer_options import StepOptions, checked_options, flag, shown, step_options
-from mnemosyne._optimizer_state import StateLayout, kept_for_the_rule, local, shard_like, whole
+from mnemosyne._optimizer_state import (
+    StateLayout,
+    is_sharded,
+    kept_for_the_rule,
+    local,
+    shard_like,
+    whole,
+)
 
 __all__ = ["LSTM", "Mnemosyne", "RuleOptimizer"]
 
@@ -132,19 +139,40 @@ class RuleOptimizer(Optimizer):
         step), and the options."""
         group = self.param_groups[index]
         options = step_options(self._name, self._rule, group)
-        params, states = [], []
-        for i, p in enumerate(group["params"]):
-            grad = p.grad
-            if grad is None:
-                continue
-            self._check_gradient(p, grad)
-            params.append(p)
-            layout, state = self._layout(p, options.orthogonal), self.state[p]
-            if layout.is_in(state):
-                states.append(layout.tensors(state, p, self._name, self._param_name(index, i)))
-            else:
-                states.append([])
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
+            self._check_gradient(p, p.grad)
+        states = self._settled_states(params, options.orthogonal)
+        if states is None:
+            states = [
+                self._checked_state(p, options.orthogonal, index, i)
+                for i, p in enumerate(group["params"])
+                if p.grad is not None
+            ]
         return params, states, options
+
+    def _settled_states(self, params: list[Tensor], orthogonal: bool) -> list[list[Tensor]] | None:
+        """The states of parameters that have one each of which nothing has to be brought in order,
+        as in most steps; else None. Asking the rule about all at once costs little."""
+        states = []
+        for p in params:
+            if is_sharded(p):
+                return None
+            tensors = self._layout(p, orthogonal).unchecked(self.state[p], p)
+            if tensors is None:
+                return None
+            states.append(tensors)
+        rule = self._rule if orthogonal else self._rule.elementwise()
+        try:
+            return states if rule.has_states(states, params) else None
+        except TypeError:  # something that is no tensor
+            return None
+
+    def _checked_state(self, p: Tensor, orthogonal: bool, group: int, index: int) -> list[Tensor]:
+        layout, state = self._layout(p, orthogonal), self.state[p]
+        if not layout.is_in(state):
+            return []
+        return layout.tensors(state, p, self._name, self._param_name(group, index))
 
     def _check_gradient(self, p: Tensor, grad: Tensor) -> None:
         if grad.layout != torch.strided:
@@ -166,7 +194,7 @@ class RuleOptimizer(Optimizer):
             [whole(t) for t in state] or rule.init(p)
             for state, p in zip(states, whole_params, strict=True)
         ]
-        after, shared, last = rule.step_(
+        replaced, shared, last = rule.step_(
             grads,
             before,
             whole_params,
@@ -181,10 +209,18 @@ class RuleOptimizer(Optimizer):
         )
         if shared:
             group[SHARED_STATE] = shared
-        for k, p in enumerate(params):
-            if whole_params[k] is not p:
-                local(p).copy_(local(shard_like(whole_params[k], p)))
-            self._layout(p, options.orthogonal).store(self.state[p], states[k], after[k], p)
+        for k, place, tensor in replaced:
+            if states[k]:
+                layout, p = self._layout(params[k], options.orthogonal), params[k]
+                layout.replace(self.state[p], place, states[k][place], tensor, p)
+            before[k][place] = tensor
+        for p, whole_p, state, tensors in zip(params, whole_params, states, before, strict=True):
+            if whole_p is not p:
+                local(p).copy_(local(shard_like(whole_p, p)))
+                if state:
+                    self._layout(p, options.orthogonal).reshard(self.state[p], tensors, p)
+            if not state:
+                self._layout(p, options.orthogonal).store(self.state[p], tensors, p)
         if options.num_steps is not None and not self._warned:
             self._warn_beyond_the_end(last, options.num_steps)
 

@@ -36,15 +36,18 @@ NamedTensors from_dict(const py::dict& dict) {
 
 using States = std::vector<optim::ParamState>;
 
-std::tuple<States, Tensors, int64_t> step(const UpdateRule& rule, const Tensors& grads,
-                                          States states, const Tensors& params, double lr,
-                                          std::optional<double> weight_decay,
-                                          std::optional<int64_t> num_steps,
-                                          std::optional<double> momentum,
-                                          optim::DeferredCount* fallbacks, const Tensors& shared,
-                                          const std::optional<at::Tensor>& lr_factor,
-                                          const std::optional<at::Tensor>& weight_decay_factor) {
-  optim::State state(std::move(states));
+/// What a step has put in the place of a tensor of the state: parameter, place, tensor.
+using Replaced = std::vector<std::tuple<size_t, size_t, at::Tensor>>;
+
+std::tuple<Replaced, Tensors, int64_t> step(const UpdateRule& rule, const Tensors& grads,
+                                            States states, const Tensors& params, double lr,
+                                            std::optional<double> weight_decay,
+                                            std::optional<int64_t> num_steps,
+                                            std::optional<double> momentum,
+                                            optim::DeferredCount* fallbacks, const Tensors& shared,
+                                            const std::optional<at::Tensor>& lr_factor,
+                                            const std::optional<at::Tensor>& weight_decay_factor) {
+  optim::State state(states);
   state.shared = shared;
   rule.step_(grads, state, params,
              {.lr = lr,
@@ -54,9 +57,23 @@ std::tuple<States, Tensors, int64_t> step(const UpdateRule& rule, const Tensors&
               .lr_factor = lr_factor.value_or(at::Tensor()),
               .weight_decay_factor = weight_decay_factor.value_or(at::Tensor()),
               .fallbacks = fallbacks});
+  Replaced replaced;
   int64_t last = 0;
-  for (const optim::ParamState& own : state) last = std::max(last, optim::step_count(own));
-  return {state.params(), state.shared, last};
+  for (size_t i = 0; i < states.size(); ++i) {
+    last = std::max(last, optim::step_count(state[i]));
+    for (size_t k = 0; k < states[i].size(); ++k) {
+      if (!state[i][k].is_same(states[i][k])) replaced.emplace_back(i, k, state[i][k]);
+    }
+  }
+  return {std::move(replaced), state.shared, last};
+}
+
+bool has_states(const UpdateRule& rule, const States& states, const Tensors& params) {
+  if (states.size() != params.size()) return false;
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (!optim::is_in_place(rule.state_layout(params[i]), states[i], params[i])) return false;
+  }
+  return true;
 }
 
 py::list state_layout(const UpdateRule& rule, const at::Tensor& param) {
@@ -126,17 +143,21 @@ void bind_optim(py::module_& module) {
                              "None for a rule without a momentum that can be changed.")
       .def("elementwise", &elementwise,
            "The rule for parameters whose entries must not move one another.")
+      .def("has_states", &has_states, arg("states"), arg("params"),
+           "Whether these are states of these parameters, contiguous and where they belong.")
       .def("init", &UpdateRule::init, arg("param"), without_gil,
            "The state of one parameter before its first step.")
-      .def("step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
-           arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-           arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("shared") = Tensors(),
-           arg("lr_factor") = py::none(), arg("weight_decay_factor") = py::none(), without_gil,
-           "One step: writes `params`, and returns the states after it (the given ones may have\n"
-           "been written to) with `shared`, the state of the list, empty before the first step,\n"
-           "and the largest number of steps that a parameter has had.\n"
-           "`fallbacks`, a DeferredCount, counts updates that were not finite. The factors are\n"
-           "tensors with one number on the device of the parameters, which are not read.")
+      .def(
+          "step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
+          arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
+          arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("shared") = Tensors(),
+          arg("lr_factor") = py::none(), arg("weight_decay_factor") = py::none(), without_gil,
+          "One step: writes `params` and the tensors of `states`, but for those that others have\n"
+          "taken the place of: it returns these, as (parameter, place in its state, tensor), with\n"
+          "`shared`, the state of the list, empty before the first step, and the largest number\n"
+          "of steps that a parameter has had.\n"
+          "`fallbacks`, a DeferredCount, counts updates that were not finite. The factors are\n"
+          "tensors with one number on the device of the parameters, which are not read.")
       .def(
           "weights", [](const UpdateRule& rule) { return to_dict(rule.weights()); },
           "The learned weights by name; empty for hand-designed rules.")

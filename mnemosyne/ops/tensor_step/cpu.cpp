@@ -53,7 +53,10 @@ void for_each_piece(const std::vector<Piece>& pieces, const Function& function) 
   });
 }
 
-at::Tensor dense(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat).contiguous(); }
+at::Tensor dense(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kFloat && tensor.is_contiguous()) return tensor;
+  return tensor.detach().to(at::kFloat).contiguous();
+}
 
 /// The tensors of a list as the kernels take them.
 struct Pointers {
