@@ -8,6 +8,7 @@
 
 #include "command.h"
 #include "config_file.h"
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/version.h"
 
@@ -67,12 +68,12 @@ std::string describe(const CLI::ConversionError& error) {
 
 // CLI11 would only say that a command is required.
 std::string describe_missing_command(const CLI::App& app, int argc, char** argv) {
-  std::string known;
+  std::vector<std::string> known;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    known += (known.empty() ? "" : ", ") + command->get_name();
+    known.push_back(command->get_name());
   }
   const bool named = argc > 1 && argv[1][0] != '-';
-  return fmt::format("expected one of the commands {}, got {}", known,
+  return fmt::format("expected one of the commands {}, got {}", listed(known),
                      named ? fmt::format("\"{}\"", argv[1]) : "none");
 }
 

@@ -4,9 +4,11 @@
 #include <memory>
 #include <optional>
 #include <type_traits>
+#include <variant>
 
 #include "command.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/io/metrics.h"
 #include "mnemosyne/meta/config.h"
 #include "mnemosyne/meta/make_trainer.h"
@@ -31,19 +33,22 @@ std::string option_names(std::string name) {
   return flag == in_files ? flag : flag + "," + in_files;
 }
 
-void bind_config(CLI::App& command, meta::MetaConfig& config) {
-  meta::visit_fields(config, [&](const char* name, auto& field, const char* description) {
-    using Field = std::decay_t<decltype(field)>;
-    CLI::Option* option = command.add_option(option_names(name), field, description);
-    option->capture_default_str();
-    if constexpr (std::is_same_v<Field, int64_t> || std::is_same_v<Field, uint64_t>) {
-      option->check(whole_number(0))->type_name("N");
-    } else if constexpr (std::is_same_v<Field, double>) {
-      option->check(real_number(true))->type_name("X");
-    } else if constexpr (!std::is_same_v<Field, std::string> && !std::is_same_v<Field, bool>) {
-      option->delimiter(',');
-    }
-  });
+void add_option(CLI::App& command, const Field& field) {
+  std::visit(
+      [&](auto* value) {
+        using Value = std::decay_t<decltype(*value)>;
+        CLI::Option* option =
+            command.add_option(option_names(field.name), *value, field.description);
+        option->capture_default_str();
+        if constexpr (std::is_same_v<Value, int64_t> || std::is_same_v<Value, uint64_t>) {
+          option->check(whole_number(0))->type_name("N");
+        } else if constexpr (std::is_same_v<Value, double>) {
+          option->check(real_number(true))->type_name("X");
+        } else if constexpr (!std::is_same_v<Value, std::string> && !std::is_same_v<Value, bool>) {
+          option->delimiter(',');
+        }
+      },
+      field.value);
 }
 
 // The trainer, continued from the folder's checkpoint where that is asked for and there is one.
@@ -121,7 +126,7 @@ void add_meta_train_command(CLI::App& app, Context& context) {
   const auto options = std::make_shared<MetaTrainOptions>();
   CLI::App* command = app.add_subcommand(
       "meta-train", "Make the weights of a learned optimizer from --config FILE");
-  bind_config(*command, options->config);
+  for (const Field& field : fields_of(options->config)) add_option(*command, field);
   command->add_option("--out", options->out, "Folder for weights, checkpoints and metrics")
       ->required()
       ->type_name("DIR");

@@ -40,10 +40,16 @@ TEST(FeatureMap, EstimatesAreUnbiasedWithTheKnownVariance) {
   const at::Tensor y = at::randn({kDim}, at::kDouble) * 0.25;
   const double exact = std::exp((x * y).sum().item<double>());
   constexpr int64_t kCount = 400000;
-  for (const auto kind :
-       {FeatureMapKind::kFavorPlus, FeatureMapKind::kHypPlus, FeatureMapKind::kTrig}) {
+  for (const auto& [kind, name, per_vector, estimates_kernel, exponential, positive] :
+       ops::kFeatureMaps) {
+    SCOPED_TRACE(name);
+    if (per_vector == 0) continue;
     const at::Tensor terms = estimates(kind, x, y, kCount);
     const double expected = variance(kind, x, y);
+    if (!estimates_kernel) {
+      EXPECT_GT(std::abs(terms.mean().item<double>() - exact), 0.05 * exact);
+      continue;
+    }
     EXPECT_NEAR(terms.mean().item<double>(), exact, 4 * std::sqrt(expected / kCount));
     EXPECT_NEAR(terms.var().item<double>(), expected, 0.05 * expected);
   }
@@ -111,6 +117,30 @@ TEST(FeatureMap, SizesFollowTheKind) {
     if (name != "trig") {
       EXPECT_TRUE((phi(x) > 0).all().item<bool>()) << name;
     }
+  }
+}
+
+TEST(FeatureMap, TheTableSaysWhatTheMapsDo) {
+  at::manual_seed(4);
+  const at::Tensor x = at::randn({50, kDim}, at::kDouble) * 2, omega = draw_omega(6, kDim, 2);
+  const at::Tensor y = at::randn({50, kDim}, at::kDouble) * 2;
+  for (const ops::FeatureMapTraits& map : ops::kFeatureMaps) {
+    SCOPED_TRACE(map.name);
+    EXPECT_EQ(&ops::traits_of(map.kind), &map);
+    const auto phi = [&](const at::Tensor& at) { return ops::feature_map(map.kind, at, omega); };
+    if (map.per_vector > 0) {
+      EXPECT_EQ(phi(x).size(1), 6 * map.per_vector);
+    } else {
+      EXPECT_TRUE(at::equal(phi(x), ops::feature_map(map.kind, x, {}))) << "without vectors";
+    }
+    EXPECT_EQ(at::matmul(phi(x), phi(y).t()).min().item<double>() >= 0, map.positive);
+    // Of exp(w.x) the logarithm is linear in x, but for what all features share.
+    const auto exponents = [&](const at::Tensor& at) {
+      const at::Tensor logs = phi(at).abs().log();
+      return logs - logs.select(1, 0).unsqueeze(1);
+    };
+    const bool varies = phi(x).size(1) > 1;
+    EXPECT_EQ(varies && close(exponents(2 * x), 2 * exponents(x)), map.exponential);
   }
 }
 

@@ -104,13 +104,15 @@ TEST(FltTasks, LearnWords) {
   for (int32_t i = 0; i < 3000; ++i) words.push_back(i % 3 == 2 ? i * 7919 % 40 : i / 3 % 10);
   const at::Tensor text = at::tensor(words, at::kInt);
   const auto data = std::make_shared<const TextData>(TextData{text, text.narrow(0, 0, 500), 40});
-  const auto model = make_module_model([](uint64_t seed) {
+  nn::AttentionOptions attention{.linear = {.num_features = 8}};
+  attention.fourier.num_frequencies = 8;
+  const auto model = make_module_model([attention](uint64_t seed) {
     nn::CausalLM lm({.vocabulary = 40,
                      .context = 16,
                      .width = 16,
                      .heads = 2,
                      .layers = 1,
-                     .attention = {.num_features = 8, .num_frequencies = 8},
+                     .attention = attention,
                      .seed = seed});
     return Network{lm.ptr(),
                    [lm](const at::Tensor& x) mutable { return lm->forward(x).flatten(0, 1); }};

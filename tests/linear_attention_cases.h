@@ -36,8 +36,7 @@ struct AttentionCase {
 };
 
 inline bool has_offset(const AttentionCase& c) {
-  return c.map == ops::FeatureMapKind::kFavorPlus || c.map == ops::FeatureMapKind::kHypPlus ||
-         c.map == ops::FeatureMapKind::kTrig;
+  return c.map.has_value() && ops::traits_of(*c.map).estimates;
 }
 
 struct AttentionCall {

@@ -51,8 +51,9 @@ const LinearAttentionImpl& linear(const std::shared_ptr<Attention>& attention) {
 std::vector<AttentionOptions> causal_forms() {
   std::vector<AttentionOptions> forms;
   for (const char* map : {"favor+", "hyp+", "trig", "relu", "elu+1"}) {
-    const AttentionOptions plain = {
-        .feature_map = map, .num_features = 8, .num_frequencies = 4, .initial_amplitude = 0.3};
+    AttentionOptions plain{.linear = {.feature_map = map, .num_features = 8}};
+    plain.fourier.num_frequencies = 4;
+    plain.fourier.initial_amplitude = 0.3;
     AttentionOptions form = plain;
     form.num_kv_heads = 2;
     for (const char* position : {"none", "rope", "flt", "damped"}) {
@@ -60,12 +61,12 @@ std::vector<AttentionOptions> causal_forms() {
       forms.push_back(form);
     }
     form.position = "flt";
-    form.coupling = "concatenate";
+    form.fourier.coupling = "concatenate";
     forms.push_back(form);
     form = plain;
-    form.phase = true;
+    form.fourier.phase = true;
     for (const char* factor : {"square", "linear"}) {
-      form.factor = factor;
+      form.fourier.factor = factor;
       forms.push_back(form);
     }
   }
@@ -73,7 +74,8 @@ std::vector<AttentionOptions> causal_forms() {
 }
 
 std::string name(const AttentionOptions& o) {
-  return o.kind + " " + o.feature_map + " " + o.position + " " + o.coupling + " " + o.factor;
+  return o.kind + " " + o.linear.feature_map + " " + o.position + " " + o.fourier.coupling + " " +
+         o.fourier.factor;
 }
 
 TEST(LinearAttentionModule, StepsEqualTheCausalForward) {
@@ -123,7 +125,7 @@ TEST(LinearAttentionModule, MovingAllPositionsChangesNothing) {
   const at::Tensor space = at::rand({2, kLength, 3}, at::kDouble) * 4;
   for (AttentionOptions options : causal_forms()) {
     // What a nonlinear map of random features sees is relative only in expectation.
-    if (options.position == "rope" || options.coupling == "concatenate") continue;
+    if (options.position == "rope" || options.fourier.coupling == "concatenate") continue;
     SCOPED_TRACE(name(options));
     const auto causal = make(options, site(true));
     EXPECT_TRUE(close(causal->forward(x, {.positions = line + 7.5}),
@@ -157,13 +159,14 @@ TEST(LinearAttentionModule, IsTheDefinitionWithTheMaskAsAFactor) {
   for (const char* map : {"relu", "favor+"}) {
     const double scale = map == std::string("relu") ? 1.0 : std::pow(kWidth / kHeads, -0.25);
     const auto damped =
-        make({.position = "damped", .feature_map = map, .num_features = 8}, site(true));
+        make({.position = "damped", .linear = {.feature_map = map, .num_features = 8}}, site(true));
     const LinearAttentionImpl& fading = linear(damped);
     EXPECT_TRUE(close(damped->forward(x, {}),
                       dense(fading, x, fading.damped->factor(offsets), scale), {1e-7, 1e-8}));
     // All waves of the grid: exp(f) itself at integer offsets.
-    const auto full =
-        make({.feature_map = map, .num_features = 8, .num_frequencies = 100}, site(false));
+    AttentionOptions all{.linear = {.feature_map = map, .num_features = 8}};
+    all.fourier.num_frequencies = 100;
+    const auto full = make(all, site(false));
     const LinearAttentionImpl& waves = linear(full);
     EXPECT_TRUE(close(full->forward(x, {}), dense(waves, x, waves.fourier->factor(offsets), scale),
                       {1e-4, 1e-5}));
@@ -174,11 +177,10 @@ TEST(LinearAttentionModule, ShortInputsCanHaveTheExactMask) {
   const at::Tensor x = tokens(), space = at::rand({2, kLength, 3}, at::kDouble) * 4;
   const at::Tensor offsets = space.unsqueeze(2) - space.unsqueeze(1);  // [B,L,L,3]
   const auto outputs = [&](int64_t exact_length, const AttentionInputs& inputs, bool definition) {
-    const auto attention = make({.num_features = 8,
-                                 .num_frequencies = 4,
-                                 .exact_length = exact_length,
-                                 .initial_amplitude = 2.0},
-                                site(false, 3));
+    AttentionOptions options{.linear = {.num_features = 8, .exact_length = exact_length}};
+    options.fourier.num_frequencies = 4;
+    options.fourier.initial_amplitude = 2.0;
+    const auto attention = make(options, site(false, 3));
     const LinearAttentionImpl& module = linear(attention);
     if (!definition) return attention->forward(x, inputs);
     at::Tensor factor = module.fourier->factor(offsets).transpose(0, 1);
@@ -193,9 +195,11 @@ TEST(LinearAttentionModule, ShortInputsCanHaveTheExactMask) {
   EXPECT_TRUE(close(outputs(kLength - 1, placed, false), outputs(0, placed, false), {0, 0}));
   EXPECT_FALSE(close(outputs(0, placed, false), outputs(0, placed, true), {1e-3, 1e-3}))
       << "four waves are not the mask";
-  EXPECT_THROW(make({.exact_length = 9}, site(true)), InputError) << "steps would differ";
-  EXPECT_THROW(make({.feature_map = "favor+", .exact_length = 9}, site(false)), InputError);
-  EXPECT_THROW(make({.exact_length = -1}, site(false)), InputError);
+  EXPECT_THROW(make({.linear = {.exact_length = 9}}, site(true)), InputError)
+      << "steps would differ";
+  const LinearAttentionOptions favor{.feature_map = "favor+", .exact_length = 9};
+  EXPECT_THROW(make({.linear = favor}, site(false)), InputError);
+  EXPECT_THROW(make({.linear = {.exact_length = -1}}, site(false)), InputError);
   const AttentionInputs partly{.positions = space,
                                .has_position = at::arange(kLength).remainder(4).ne(0)};
   EXPECT_TRUE(close(outputs(kLength, partly, false), outputs(0, partly, true), {1e-7, 1e-8}));
@@ -207,7 +211,7 @@ TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
     const at::Tensor x = tokens(1, length);
     for (const bool causal : {false, true}) {
       const auto attention =
-          make({.position = "fft", .num_kv_heads = 2, .num_features = 8}, site(causal));
+          make({.position = "fft", .num_kv_heads = 2, .linear = {.num_features = 8}}, site(causal));
       const LinearAttentionImpl& m = linear(attention);
       at::Tensor factor = m.fourier->mask(testing::offsets_of(testing::line(length))).exp();
       if (causal) factor = factor.tril();
@@ -216,7 +220,9 @@ TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
     AttentionSite where = site(false, 2);
     const int64_t side = length == 9 ? 3 : 17;
     where.grid = {side, side};
-    const auto plane = make({.position = "fft", .num_features = 8, .phase = true}, where);
+    AttentionOptions options{.position = "fft", .linear = {.num_features = 8}};
+    options.fourier.phase = true;
+    const auto plane = make(options, where);
     const at::Tensor axis = at::arange(side, at::kDouble);
     const at::Tensor grid = at::stack(at::meshgrid({axis, axis}, "ij"), -1).view({-1, 2});
     const LinearAttentionImpl& m = linear(plane);
@@ -228,12 +234,10 @@ TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
 TEST(LinearAttentionModule, SharedAndJoinedFeaturesOfAConcatenationAgree) {
   const at::Tensor x = tokens();
   for (const char* map : {"favor+", "hyp+"}) {
-    const auto attention = make({.num_kv_heads = 2,
-                                 .feature_map = map,
-                                 .num_features = 8,
-                                 .coupling = "concatenate",
-                                 .num_frequencies = 8},
-                                site(false));
+    AttentionOptions options{.num_kv_heads = 2, .linear = {.feature_map = map, .num_features = 8}};
+    options.fourier.coupling = "concatenate";
+    options.fourier.num_frequencies = 8;
+    const auto attention = make(options, site(false));
     const at::Tensor line = testing::line(kLength);
     // Positions with a batch go through the features side by side.
     EXPECT_TRUE(close(attention->forward(x, {.positions = line.expand({2, -1, -1})}),
@@ -265,7 +269,7 @@ TEST(LinearAttentionModule, PaddedKeysDoNotMatterWhateverTheyHold) {
 
 TEST(LinearAttentionModule, GroupedQueriesAreRepeatedHeads) {
   for (const char* kind : {"linear", "softmax"}) {
-    AttentionOptions options{.kind = kind, .num_kv_heads = 2, .num_features = 8};
+    AttentionOptions options{.kind = kind, .num_kv_heads = 2, .linear = {.num_features = 8}};
     const auto grouped = make(options, site(true));
     options.num_kv_heads = 0;
     const auto full = make(options, site(true));
@@ -289,7 +293,7 @@ TEST(LinearAttentionModule, ContextIsAttendedToByItsPositions) {
   for (const char* kind : {"linear", "softmax"}) {
     for (const char* position : {"none", "rope", "flt"}) {
       const auto attention =
-          make({.kind = kind, .position = position, .num_features = 8}, site(false));
+          make({.kind = kind, .position = position, .linear = {.num_features = 8}}, site(false));
       // Queries that are rows of the context see what self-attention shows those rows.
       const at::Tensor some = attention->forward(
           context.narrow(1, 2, 3),
@@ -309,7 +313,7 @@ TEST(LinearAttentionModule, TokensThatAreNowhereIgnoreTheirPositions) {
     for (const char* position : {"rope", "flt", "damped"}) {
       const bool causal = position == std::string("damped");
       const auto attention =
-          make({.kind = kind, .position = position, .num_features = 8}, site(causal));
+          make({.kind = kind, .position = position, .linear = {.num_features = 8}}, site(causal));
       const at::Tensor y = attention->forward(x, {.positions = line, .has_position = has});
       EXPECT_TRUE(
           close(attention->forward(x, {.positions = other, .has_position = has}), y, {1e-8, 1e-9}));
@@ -324,7 +328,8 @@ TEST(LinearAttentionModule, TokensThatAreNowhereIgnoreTheirPositions) {
 
 TEST(LinearAttentionModule, DampedIsExactForLongSequencesInFloat) {
   AttentionSite where = site(true);
-  const auto attention = make_attention({.position = "damped", .num_features = 8}, where);
+  const auto attention =
+      make_attention({.position = "damped", .linear = {.num_features = 8}}, where);
   const at::NoGradGuard no_grad;
   // Rates up to e^1.5: e^(rate length) is far beyond float32.
   linear(attention).damped->log_rate.add_(1.5);
@@ -347,14 +352,15 @@ TEST(LinearAttentionModule, EveryParameterGetsAGradient) {
     forms.push_back({.kind = "softmax", .position = position});
   }
   forms.push_back({.position = "fft"});
-  forms.push_back({.spectrum = "neural"});
+  forms.emplace_back().fourier.kind = "neural";
   for (const AttentionOptions& options : forms) {
     SCOPED_TRACE(name(options));
     // As made: the start must not be a saddle. Two have a factor that starts at zero, and until it
     // moves what it multiplies does not matter: damped waves a modulation, a network its last
     // layer.
     const auto attention = make_attention(options, site(true));
-    if (options.position == "damped" || options.spectrum == "neural") randomise(*attention, 5, 0.1);
+    if (options.position == "damped" || options.fourier.kind == "neural")
+      randomise(*attention, 5, 0.1);
     const at::Tensor x = tokens().to(at::kFloat);
     attention->forward(x, {}).square().sum().backward();
     for (const auto& item : attention->named_parameters()) {

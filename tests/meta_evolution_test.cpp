@@ -2,8 +2,8 @@
 
 #include "meta_toys.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/evolution.h"
-#include "mnemosyne/meta/seeds.h"
 #include "testing.h"
 
 namespace mnemosyne::meta {

@@ -22,11 +22,11 @@ struct Form {
 };
 
 AttentionOptions options_of(const Form& form, const char* factor = "exp") {
-  return {.kind = form.kind,
-          .position = form.position,
-          .num_features = 8,
-          .factor = factor,
-          .num_frequencies = 4};
+  AttentionOptions options{
+      .kind = form.kind, .position = form.position, .linear = {.num_features = 8}};
+  options.fourier.factor = factor;
+  options.fourier.num_frequencies = 4;
+  return options;
 }
 
 const std::vector<Form>& causal_forms() {
@@ -181,7 +181,7 @@ Molecule molecule() {
 PointEncoder make_points(const Form& form, const char* factor, bool rotation_invariant,
                          int64_t frequencies = 4) {
   AttentionOptions attention = options_of(form, factor);
-  attention.num_frequencies = frequencies;
+  attention.fourier.num_frequencies = frequencies;
   attention.num_components = 4;
   PointEncoder model({.num_types = 4,
                       .outputs = 2,

@@ -181,23 +181,25 @@ std::vector<std::pair<AttentionOptions, AttentionSite>> forms() {
   space.causal = false;
   space.position_dim = 3;
   std::vector<std::pair<AttentionOptions, AttentionSite>> list;
-  AttentionOptions options{.feature_map = "relu", .num_features = 8, .num_frequencies = 8};
+  AttentionOptions options{.linear = {.feature_map = "relu", .num_features = 8}};
+  options.fourier.num_frequencies = 8;
   for (const char* position : {"damped", "rope", "flt"}) {
     options.position = position;
     list.emplace_back(options, line);
   }
-  options.phase = true;  // Without, waves tie, and rounding chooses.
+  options.fourier.phase = true;  // Without, waves tie, and rounding chooses.
   list.emplace_back(options, space);
-  options.coupling = "concatenate";
+  options.fourier.coupling = "concatenate";
   list.emplace_back(options, space);
   for (const char* map : {"favor+", "elu+1", "trig"}) {
-    options.feature_map = map;
+    options.linear.feature_map = map;
     // Few signed features have denominators near zero, where differences say nothing.
-    options.num_features = map == std::string("trig") ? 256 : 8;
+    options.linear.num_features = map == std::string("trig") ? 256 : 8;
     list.emplace_back(options, line);
   }
-  list.emplace_back(AttentionOptions{.num_features = 8, .num_frequencies = 8, .exact_length = 9},
-                    space);
+  AttentionOptions exact{.linear = {.num_features = 8, .exact_length = 9}};
+  exact.fourier.num_frequencies = 8;
+  list.emplace_back(exact, space);
   for (const char* position : {"flt", "rope", "alibi", "damped"}) {
     const bool plain = position == std::string("damped");
     AttentionSite site = plain ? line : space;
@@ -208,7 +210,7 @@ std::vector<std::pair<AttentionOptions, AttentionSite>> forms() {
 }
 
 std::string name_of(const AttentionOptions& o, const AttentionSite& site) {
-  return o.kind + " " + o.feature_map + " " + o.position + " " + o.coupling + " " +
+  return o.kind + " " + o.linear.feature_map + " " + o.position + " " + o.fourier.coupling + " " +
          std::to_string(site.position_dim);
 }
 
@@ -323,15 +325,16 @@ TEST(PositionGradient, ForcesOfAPointEncoderAreTheDifferencesOfItsEnergy) {
   std::vector<AttentionOptions> attentions;
   for (const char* position : {"flt", "rope", "absolute"})
     attentions.push_back({.position = position});
-  attentions.push_back({.exact_length = 16});
-  attentions.push_back({.feature_map = "favor+", .coupling = "concatenate"});
+  attentions.push_back({.linear = {.exact_length = 16}});
+  attentions.push_back({.linear = {.feature_map = "favor+"}});
+  attentions.back().fourier.coupling = "concatenate";
   for (const char* position : {"flt", "rope", "alibi", "absolute"}) {
     attentions.push_back({.kind = "softmax", .position = position});
   }
   const at::Tensor types = at::tensor({0, 1, 2, 1, 0, 0}, at::kLong).view({2, 3});
   const at::Tensor padding = at::tensor({1, 1, 1, 1, 1, 0}).view({2, 3}).to(at::kBool);
   for (const AttentionOptions& attention : attentions) {
-    SCOPED_TRACE(attention.kind + " " + attention.position + " " + attention.coupling);
+    SCOPED_TRACE(attention.kind + " " + attention.position + " " + attention.fourier.coupling);
     PointEncoder model(PointEncoderOptions{
         .num_types = 3, .width = 12, .heads = 2, .layers = 2, .attention = attention});
     model->to(at::kDouble);

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
 
 namespace mnemosyne {
 
@@ -28,9 +28,7 @@ class Registry {
   const Factory& get(const std::string& name) const {
     const auto found = factories_.find(name);
     if (found != factories_.end()) return found->second;
-    std::string known;
-    for (const auto& [key, unused] : factories_) known += (known.empty() ? "" : ", ") + key;
-    throw InputError("[" + kind_ + "] expected one of " + known + ", got \"" + name + "\"");
+    refuse_choice(kind_, name, names());
   }
 
   bool contains(const std::string& name) const { return factories_.count(name) != 0; }

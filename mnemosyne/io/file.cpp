@@ -67,19 +67,4 @@ void write_file(const std::string& path, const std::vector<std::string_view>& pi
   }
 }
 
-std::string in_quotes(std::string_view text) {
-  constexpr size_t kLongest = 60;
-  std::string result = "\"";
-  for (const char c : text.substr(0, kLongest)) {
-    if (c >= ' ' && c <= '~' && c != '"' && c != '\\') {
-      result += c;
-    } else {
-      char escaped[5];
-      std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned char>(c));
-      result += escaped;
-    }
-  }
-  return result + (text.size() > kLongest ? "...\"" : "\"");
-}
-
 }  // namespace mnemosyne::io

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "mnemosyne/core/choices.h"
+
 namespace mnemosyne::io {
 
 /// The whole content of a regular file. InputError that names the file when it cannot be read.
@@ -14,8 +16,6 @@ std::string read_file(const std::string& path);
 /// folder cannot be written to, std::runtime_error when the disk does not take all bytes.
 void write_file(const std::string& path, const std::vector<std::string_view>& pieces);
 
-/// Text from a file in quotes, shortened and with everything but printable ASCII escaped: safe to
-/// stand in an error of one line.
-std::string in_quotes(std::string_view text);
+using mnemosyne::in_quotes;
 
 }  // namespace mnemosyne::io

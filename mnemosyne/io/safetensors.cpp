@@ -61,9 +61,7 @@ at::ScalarType parse_dtype(const Json& value, const std::string& where, const st
       if (name == value.get_ref<const std::string&>()) return dtype;
     }
   }
-  std::string known;
-  for (const auto& [name, dtype] : dtypes()) known += (known.empty() ? "" : ", ") + name;
-  refuse(file, "the dtype of " + where + " to be one of " + known,
+  refuse(file, "the dtype of " + where + " to be one of " + listed(names_of(dtypes())),
          value.is_string() ? in_quotes(value.get<std::string>()) : value.type_name());
 }
 

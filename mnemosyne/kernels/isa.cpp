@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
 
 namespace mnemosyne::kernels {
 namespace {
@@ -29,12 +29,9 @@ Isa choose_isa() {
   const std::vector<Isa> available = available_isas();
   const char* wanted = std::getenv("MNEMOSYNE_ISA");
   if (wanted == nullptr || *wanted == '\0') return available.back();
-  for (const Isa isa : available) {
-    if (isa_name(isa) == wanted) return isa;
-  }
-  std::string known;
-  for (const Isa isa : available) known += (known.empty() ? "" : ", ") + isa_name(isa);
-  throw InputError("[MNEMOSYNE_ISA] expected one of " + known + ", got \"" + wanted + "\"");
+  Choices<Isa> choices;
+  for (const Isa isa : available) choices.emplace_back(isa_name(isa), isa);
+  return one_of("MNEMOSYNE_ISA", wanted, choices);
 }
 
 std::atomic<Isa>& active() {
@@ -56,8 +53,7 @@ Isa active_isa() { return active().load(std::memory_order_relaxed); }
 
 void set_active_isa(Isa isa) {
   if (!runs_here(isa)) {
-    throw InputError("[set_active_isa] expected an instruction set of this processor, got \"" +
-                     isa_name(isa) + "\"");
+    refuse("set_active_isa", "an instruction set of this processor", in_quotes(isa_name(isa)));
   }
   active().store(isa);
 }

@@ -3,7 +3,7 @@
 #include <set>
 #include <sstream>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -29,6 +29,11 @@ std::string text_of(double value) {
 }
 
 template <typename T>
+std::string text_of(const std::optional<T>& value) {
+  return value.has_value() ? text_of(*value) : "none";
+}
+
+template <typename T>
 std::string text_of(const std::vector<T>& values) {
   std::string result = "[";
   for (const T& value : values) {
@@ -38,8 +43,12 @@ std::string text_of(const std::vector<T>& values) {
   return result + "]";
 }
 
+std::string text_of(const Field& field) {
+  return std::visit([](const auto* value) { return text_of(*value); }, field.value);
+}
+
 void require(bool fine, const char* name, const std::string& expected, const std::string& got) {
-  if (!fine) throw InputError("[" + std::string(name) + "] expected " + expected + ", got " + got);
+  if (!fine) refuse(name, expected, got);
 }
 
 void require_at_least(int64_t value, int64_t least, const char* name) {
@@ -59,6 +68,62 @@ void require_fraction(double value, const char* name) {
 }
 
 }  // namespace
+
+void bind(Fields& visit, MetaConfig& c) {
+  visit("rule", c.rule, "the optimizer whose weights are made");
+  visit("rule_options", c.rule_options, "its options, a JSON object");
+  visit("finished_options", c.finished_options,
+        "options of the finished rule where they differ from those it is trained with, a JSON "
+        "object");
+  visit("initial_weights", c.initial_weights, "weights file to start from; empty: fresh weights");
+  visit("families", c.families, "task families to train on");
+  visit("family_weights", c.family_weights, "how often each is drawn; empty: all alike");
+  visit("validation_families", c.validation_families, "task families that choose the weights");
+  visit("min_steps", c.min_steps, "shortest training run");
+  visit("known_fraction", c.known_fraction, "fraction of runs whose length the rule is told");
+  visit("reparametrized_fraction", c.reparametrized_fraction,
+        "fraction of runs on re-scaled tasks");
+  visit("estimators", c.estimators,
+        "gradient estimators to mix, NAME=WEIGHT with evolution, pes and truncated");
+  visit("normalize_estimators", c.normalize_estimators, "mix directions instead of gradients");
+  visit("seed", c.seed, "of every random draw");
+  visit("num_outer_steps", c.num_outer_steps, "outer steps");
+  visit("max_minutes", c.max_minutes, "stop after this time; 0: no limit");
+  visit("num_workers", c.num_workers, "threads; 0: one per core");
+  visit("learning_rate", c.learning_rate, "of the outer Adam");
+  visit("cosine_rate", c.cosine_rate, "whether that falls to a tenth over rate_steps");
+  visit("rate_steps", c.rate_steps, "outer steps of the cosine; 0: num_outer_steps");
+  visit("clip_norm", c.clip_norm, "largest norm of a meta-gradient; 0: no clipping");
+  visit("weight_decay", c.weight_decay, "pull of the weights to where they started");
+  visit("ema_decay", c.ema_decay, "of the average of the weights");
+  visit("horizons", c.horizons, "longest training runs, growing");
+  visit("steps_per_horizon", c.steps_per_horizon, "outer steps at each horizon");
+  visit("horizon_patience", c.horizon_patience,
+        "go on earlier after this many validations without improvement; 0: off");
+  visit("num_tasks", c.num_tasks, "training runs per outer step");
+  visit("num_pairs", c.num_pairs, "antithetic pairs of perturbed rules per task");
+  visit("sigma", c.sigma, "standard deviation of a weight's perturbation");
+  visit("sigma_scales", c.sigma_scales, "NAME=FACTOR: times sigma for weights called so");
+  visit("shaping", c.shaping, "of the fitness within a task: none, spread or rank");
+  visit("final_weight", c.final_weight, "weight of the end of a run against its mean");
+  visit("final_fraction", c.final_fraction, "the fraction of a run that is its end");
+  visit("smoothing", c.smoothing, "steps over which losses at the end are averaged");
+  visit("validation_loss_weight", c.validation_loss_weight,
+        "weight of the validation loss against the training loss");
+  visit("loss_floor", c.loss_floor, "fraction of the first loss that counts as zero");
+  visit("window", c.window, "inner steps of a window of pes and truncated");
+  visit("truncated_tasks", c.truncated_tasks, "windows per outer step of truncated");
+  visit("imitation_fraction", c.imitation_fraction, "fraction of those lives led by an expert");
+  visit("expert_rates", c.expert_rates, "learning rates of the experts");
+  visit("validate_every", c.validate_every, "outer steps between validations; 0: never");
+  visit("validation_tasks", c.validation_tasks, "tasks per validation family");
+  visit("validation_length_factor", c.validation_length_factor,
+        "length of validation runs as a multiple of the horizon");
+  visit("validation_floor", c.validation_floor,
+        "fraction of the first loss that counts as zero in a validation");
+  visit("worst_weight", c.worst_weight, "weight of the worst validation task beside the mean");
+  visit("checkpoint_every", c.checkpoint_every, "outer steps between checkpoints");
+}
 
 void MetaConfig::validate() const {
   require(!families.empty(), "families", "at least one task family", "none");
@@ -123,8 +188,7 @@ std::vector<NamedNumber> parse_estimators(const MetaConfig& config) {
   std::vector<NamedNumber> result;
   for (const std::string& text : config.estimators) {
     const NamedNumber entry = parse_named_number(text, "estimators", 1.0);
-    require(entry.name == "evolution" || entry.name == "pes" || entry.name == "truncated",
-            "estimators", "one of evolution, pes, truncated", "\"" + entry.name + "\"");
+    one_of("estimators", entry.name, {"evolution", "pes", "truncated"});
     result.push_back(entry);
   }
   return result;
@@ -166,22 +230,20 @@ TrainerOptions trainer_options(const MetaConfig& config) {
                       .patience = config.horizon_patience}};
 }
 
-std::string to_text(const MetaConfig& config) {
+std::string to_text(MetaConfig config) {
   std::string result;
-  visit_fields(config, [&](const std::string& name, const auto& value, const char*) {
-    result += name + " = " + text_of(value) + "\n";
-  });
+  for (const Field& field : fields_of(config)) result += field.name + " = " + text_of(field) + "\n";
   return result;
 }
 
-std::map<std::string, std::string> resume_metadata(const MetaConfig& config) {
+std::map<std::string, std::string> resume_metadata(MetaConfig config) {
   std::set<std::string> free = {"max_minutes", "num_workers", "checkpoint_every",
                                 "finished_options"};
   if (!config.cosine_rate || config.rate_steps > 0) free.insert("num_outer_steps");
   std::map<std::string, std::string> result;
-  visit_fields(config, [&](const std::string& name, const auto& value, const char*) {
-    if (free.count(name) == 0) result[name] = text_of(value);
-  });
+  for (const Field& field : fields_of(config)) {
+    if (free.count(field.name) == 0) result[field.name] = text_of(field);
+  }
   return result;
 }
 

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/parallel.h"
-#include "mnemosyne/meta/seeds.h"
 
 namespace mnemosyne::meta {
 namespace {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 
 namespace mnemosyne::meta {
@@ -78,10 +79,10 @@ std::vector<double> run_fitness(const std::vector<std::vector<float>>& losses,
 }
 
 FitnessShaping parse_shaping(const std::string& name) {
-  if (name == "none") return FitnessShaping::kNone;
-  if (name == "spread") return FitnessShaping::kSpread;
-  if (name == "rank") return FitnessShaping::kRank;
-  throw InputError("[shaping] expected one of none, spread, rank, got \"" + name + "\"");
+  static const Choices<FitnessShaping> shapings = {{"none", FitnessShaping::kNone},
+                                                   {"spread", FitnessShaping::kSpread},
+                                                   {"rank", FitnessShaping::kRank}};
+  return one_of("shaping", name, shapings);
 }
 
 std::vector<double> shape_fitness(std::vector<double> fitness, FitnessShaping shaping) {

@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
-#include "mnemosyne/meta/seeds.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -20,7 +20,7 @@ Run life_run(const RunSampler& sampler, const Life& life, uint64_t seed, int64_t
       seed, {kLifeStream, static_cast<uint64_t>(life.place), static_cast<uint64_t>(life.number)});
   Run run = sampler.sample(own, life.horizon);
   if (life.number == 0) {
-    tasks::Random draws(derive_seed(own, {1}));
+    Random draws(derive_seed(own, {1}));
     run.num_steps = draws.between(std::min(window, run.num_steps), run.num_steps);
   }
   return run;

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
-#include "mnemosyne/meta/seeds.h"
 
 namespace mnemosyne::meta {
 namespace {

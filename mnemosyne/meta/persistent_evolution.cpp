@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
 #include "mnemosyne/meta/parallel.h"
-#include "mnemosyne/meta/seeds.h"
 
 namespace mnemosyne::meta {
 namespace {

@@ -5,8 +5,8 @@
 #include <ATen/ops/tensor.h>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/named_number.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::meta {
 at::Tensor perturbation_scale(const NamedTensors& weights, const std::vector<std::string>& scales) {
@@ -31,7 +31,7 @@ at::Tensor perturbation_scale(const NamedTensors& weights, const std::vector<std
 }
 
 at::Tensor perturbation_noise(const at::Tensor& theta, int64_t num_pairs, uint64_t seed) {
-  return at::randn({num_pairs, theta.numel()}, tasks::tensor_generator(seed), theta.options());
+  return at::randn({num_pairs, theta.numel()}, tensor_generator(seed), theta.options());
 }
 
 std::vector<Member> perturbed_members(const optim::UpdateRule& rule, const at::Tensor& offsets,

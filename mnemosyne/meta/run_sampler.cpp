@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/stacked/reparametrized.h"
 
 namespace mnemosyne::meta {
@@ -23,7 +23,7 @@ size_t weighted_index(const std::vector<double>& weights, double share) {
 }
 
 /// Log-uniform in low ... high, both included.
-int64_t length_between(int64_t low, int64_t high, tasks::Random& draws) {
+int64_t length_between(int64_t low, int64_t high, Random& draws) {
   const double value = draws.log_uniform(static_cast<double>(low), static_cast<double>(high) + 1);
   return std::clamp(static_cast<int64_t>(value), low, high);
 }
@@ -51,7 +51,7 @@ RunSampler::RunSampler(Families families, RunSamplerOptions options)
 }
 
 Run RunSampler::sample(uint64_t seed, int64_t horizon) const {
-  tasks::Random draws(seed);
+  Random draws(seed);
   const size_t family = weighted_index(options_.family_weights, draws.uniform());
   Run run;
   run.task = families_[family]->sample(draws.bits());

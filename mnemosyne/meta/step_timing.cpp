@@ -10,7 +10,7 @@
 #include <chrono>
 #include <functional>
 
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -80,7 +80,7 @@ double state_bytes_per_param(const optim::UpdateRule& rule, at::TensorList param
 std::vector<StepCost> time_steps(const std::vector<Contender>& contenders, at::TensorList params,
                                  int64_t repetitions) {
   const at::NoGradGuard no_grad;
-  const at::Generator generator = tasks::tensor_generator(0);
+  const at::Generator generator = tensor_generator(0);
   std::vector<at::Tensor> grads;
   for (const at::Tensor& param : params) {
     grads.push_back(at::randn(param.sizes(), generator, param.options()).mul_(0.01));
@@ -134,7 +134,7 @@ std::vector<at::Tensor> vit_tiny_params() {
   norm();
   linear(kClasses, kWidth);
 
-  const at::Generator generator = tasks::tensor_generator(1);
+  const at::Generator generator = tensor_generator(1);
   std::vector<at::Tensor> params;
   for (const std::vector<int64_t>& shape : shapes) {
     params.push_back(at::randn(shape, generator, at::TensorOptions(at::kFloat)).mul_(0.02));

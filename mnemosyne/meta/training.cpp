@@ -229,15 +229,14 @@ class Training {
 }  // namespace
 
 void TrainingOptions::validate() const {
-  const auto refuse = [](const char* option, const std::string& expected, auto got) {
-    throw InputError("[" + std::string(option) + "] expected " + expected + ", got " +
-                     std::to_string(got));
+  const auto at_least = [](double least, const char* option, double value) {
+    check_option(value >= least, option, least > 0 ? "1 or more" : "0 or more", value);
   };
-  if (num_steps < 1) refuse("steps", "1 or more", num_steps);
-  if (validate_every < 0) refuse("validate-every", "0 or more", validate_every);
-  if (checkpoint_every < 0) refuse("checkpoint-every", "0 or more", checkpoint_every);
-  if (!(checkpoint_seconds >= 0)) refuse("checkpoint-seconds", "0 or more", checkpoint_seconds);
-  if (weight_decay && !(*weight_decay >= 0)) refuse("weight-decay", "0 or more", *weight_decay);
+  at_least(1, "steps", static_cast<double>(num_steps));
+  at_least(0, "validate-every", static_cast<double>(validate_every));
+  at_least(0, "checkpoint-every", static_cast<double>(checkpoint_every));
+  at_least(0, "checkpoint-seconds", checkpoint_seconds);
+  at_least(0, "weight-decay", weight_decay.value_or(0));
 }
 
 std::optional<int64_t> steps_of_run(const std::string& folder) {

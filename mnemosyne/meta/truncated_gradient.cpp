@@ -11,9 +11,9 @@
 #include <optional>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
 #include "mnemosyne/meta/parallel.h"
-#include "mnemosyne/meta/seeds.h"
 #include "mnemosyne/optim/rules.h"
 
 namespace mnemosyne::meta {
@@ -195,7 +195,7 @@ MetaGradient TruncatedGradientEstimator::estimate(const optim::UpdateRule& rule,
 }
 
 double TruncatedGradientEstimator::expert_rate(const Run& run) const {
-  tasks::Random draws(derive_seed(run.seed, {kExpertStream}));
+  Random draws(derive_seed(run.seed, {kExpertStream}));
   if (!draws.chance(options_.imitation_fraction)) return 0;
   return options_.expert_rates[draws.below(static_cast<int64_t>(options_.expert_rates.size()))];
 }

@@ -5,9 +5,9 @@
 #include <numeric>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/parallel.h"
 #include "mnemosyne/meta/rollout.h"
-#include "mnemosyne/meta/seeds.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -34,7 +34,7 @@ Validator::Validator(RunSampler::Families families, ValidationOptions options, u
     : options_(std::move(options)) {
   for (size_t f = 0; f < families.size(); ++f) {
     for (int64_t i = 0; i < options_.tasks_per_family; ++i) {
-      tasks::Random draws(derive_seed(seed, {kValidationStream, f, static_cast<uint64_t>(i)}));
+      Random draws(derive_seed(seed, {kValidationStream, f, static_cast<uint64_t>(i)}));
       tasks_.push_back(families[f]->sample(draws.bits()));
       seeds_.push_back(draws.bits());
     }

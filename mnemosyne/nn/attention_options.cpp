@@ -1,9 +1,8 @@
 #include "mnemosyne/nn/attention_options.h"
 
-#include <algorithm>
 #include <numeric>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/nn/linear_attention.h"
 #include "mnemosyne/nn/softmax_attention.h"
@@ -11,80 +10,72 @@
 namespace mnemosyne::nn {
 namespace {
 
-using Names = std::vector<std::string>;
+constexpr const char* kWhere = "attention";
 
-void expect_one_of(const char* option, const std::string& value, const Names& known) {
-  if (std::find(known.begin(), known.end(), value) != known.end()) return;
-  std::string list;
-  for (const std::string& name : known) list += (list.empty() ? "" : ", ") + name;
-  throw InputError("[attention] expected " + std::string(option) + " to be one of " + list +
-                   ", got \"" + value + "\"");
-}
-
-[[noreturn]] void refuse(const std::string& expected, const std::string& got) {
-  throw InputError("[attention] expected " + expected + ", got " + got);
+// The constant map does not see the tokens.
+const ops::FeatureMapTraits& map_of(const AttentionOptions& o) {
+  using ops::FeatureMapKind;
+  return ops::traits_of(
+      ops::feature_map_kind("feature_map", o.linear.feature_map, FeatureMapKind::kConstant));
 }
 
 bool is_masked(const AttentionOptions& o) { return o.position == "flt" || o.position == "fft"; }
 
 void check_mask(const AttentionOptions& o, const AttentionSite& site) {
-  if (o.num_frequencies < 1 || o.num_components < 0) {
-    refuse("a positive num_frequencies and num_components of 0 or more",
-           std::to_string(o.num_frequencies) + " and " + std::to_string(o.num_components));
+  const FourierPositionOptions& mask = o.fourier;
+  if (mask.num_frequencies < 1 || mask.num_components < 1 || o.num_components < 0) {
+    refuse(kWhere, "a positive num_frequencies and num_components of 0 or more",
+           std::to_string(mask.num_frequencies) + " and " + std::to_string(o.num_components));
   }
-  if (!(o.max_bound >= 0.0)) refuse("max_bound of 0 or more", std::to_string(o.max_bound));
-  if (o.position == "fft" && o.coupling != "multiplicative") {
-    refuse("the coupling multiplicative for fft", "\"" + o.coupling + "\"");
+  if (!(mask.max_bound >= 0.0)) {
+    refuse(kWhere, "max_bound of 0 or more", std::to_string(mask.max_bound));
+  }
+  if (o.position == "fft" && mask.coupling != "multiplicative") {
+    refuse(kWhere, "the coupling multiplicative for fft", in_quotes(mask.coupling));
   }
   const size_t axes = site.position_dim == 2 ? 2 : 1;
   if (o.position == "fft" &&
       (site.position_dim > 2 || site.grid.size() != axes || (site.causal && axes == 2))) {
-    refuse("tokens on a regular grid of one dimension, or of two and not causal, for fft",
+    refuse(kWhere, "tokens on a regular grid of one dimension, or of two and not causal, for fft",
            std::to_string(site.position_dim) + " dimensions and a grid of " +
                std::to_string(site.grid.size()));
   }
 }
 
 FourierPositionOptions fourier_options(const AttentionOptions& o, const AttentionSite& site) {
-  const bool positive = o.feature_map == "favor+" || o.feature_map == "hyp+";
-  const bool small = o.kind == "linear" && o.coupling == "concatenate" && positive;
+  FourierPositionOptions mask = o.fourier;
+  mask.num_heads = site.num_heads;
+  mask.position_dim = site.position_dim;
+  mask.min_width = site.min_width;
+  mask.max_width = site.max_width;
+  mask.extent = site.extent;
+  mask.rotation_invariant = site.rotation_invariant;
+  mask.num_components =
+      o.num_components > 0 ? o.num_components : std::gcd(mask.num_components, mask.num_frequencies);
+  const bool concatenated = o.kind == "linear" && mask.coupling == "concatenate";
+  if (mask.max_bound == 0.0 && concatenated && map_of(o).exponential) mask.max_bound = 1.0;
   // Of softmax the mask is exact and the coupling has no meaning.
-  const bool exact = o.kind == "softmax" || o.position == "fft";
-  return {.num_heads = site.num_heads,
-          .position_dim = site.position_dim,
-          .kind = o.spectrum,
-          .coupling = exact ? "concatenate" : o.coupling,
-          .factor = o.factor,
-          .num_frequencies = o.num_frequencies,
-          .num_components =
-              o.num_components > 0 ? o.num_components : std::gcd(int64_t{8}, o.num_frequencies),
-          .min_width = site.min_width,
-          .max_width = site.max_width,
-          .extent = site.extent,
-          .initial_amplitude = o.initial_amplitude,
-          .max_bound = o.max_bound > 0.0 ? o.max_bound : (small ? 1.0 : 0.0),
-          .phase = o.phase,
-          .rotation_invariant = site.rotation_invariant};
+  if (o.kind == "softmax" || o.position == "fft") mask.coupling = "concatenate";
+  return mask;
 }
 
 DampedPositionOptions damped_options(const AttentionOptions& o, const AttentionSite& site) {
-  return {.num_heads = site.num_heads,
-          .num_components =
-              o.num_components > 0 ? o.num_components : DampedPositionOptions{}.num_components,
-          .min_width = site.min_width,
-          .max_width = site.max_width};
+  DampedPositionOptions damped = o.damped;
+  damped.num_heads = site.num_heads;
+  damped.min_width = site.min_width;
+  damped.max_width = site.max_width;
+  if (o.num_components > 0) damped.num_components = o.num_components;
+  return damped;
 }
 
 std::shared_ptr<Attention> make_linear(const AttentionOptions& o, const AttentionSite& site) {
-  LinearAttentionOptions options{.embed_dim = site.embed_dim,
-                                 .num_heads = site.num_heads,
-                                 .num_kv_heads = o.num_kv_heads,
-                                 .feature_map = o.feature_map,
-                                 .num_features = o.num_features,
-                                 .causal = site.causal,
-                                 .position = {},
-                                 .exact_length = o.exact_length,
-                                 .seed = site.seed};
+  LinearAttentionOptions options = o.linear;
+  options.embed_dim = site.embed_dim;
+  options.num_heads = site.num_heads;
+  options.num_kv_heads = o.num_kv_heads;
+  options.causal = site.causal;
+  options.seed = site.seed;
+  options.position = {};
   if (o.position == "rope")
     options.position = RotaryPositionOptions{.position_dim = site.position_dim};
   if (o.position == "flt") options.position = fourier_options(o, site);
@@ -114,29 +105,57 @@ std::shared_ptr<Attention> make_softmax(const AttentionOptions& o, const Attenti
 
 }  // namespace
 
+void bind(Fields& visit, AttentionOptions& o) {
+  visit("kind", o.kind);
+  visit("position", o.position);
+  visit("num_kv_heads", o.num_kv_heads);
+  visit("num_components", o.num_components);
+  visit("spectrum", o.fourier.kind);
+  bind_choice(visit, o.linear);
+  bind_choice(visit, o.fourier);
+  bind_choice(visit, o.damped);
+}
+
+void bind(Fields& visit, AttentionSite& o) {
+  visit("embed_dim", o.embed_dim);
+  visit("num_heads", o.num_heads);
+  visit("causal", o.causal);
+  visit("position_dim", o.position_dim);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("extent", o.extent);
+  visit("rotation_invariant", o.rotation_invariant);
+  visit("grid", o.grid);
+  visit("seed", o.seed);
+}
+
 void validate(const AttentionOptions& o, const AttentionSite& site) {
-  expect_one_of("kind", o.kind, {"linear", "softmax"});
+  one_of(kWhere, o.kind, {"linear", "softmax"}, "kind");
   const bool linear = o.kind == "linear";
-  expect_one_of(linear ? "position of linear attention" : "position of softmax attention",
-                o.position,
-                linear ? Names{"none", "absolute", "rope", "flt", "fft", "damped"}
-                       : Names{"none", "absolute", "rope", "alibi", "t5", "flt", "damped"});
+  if (linear) {
+    one_of(kWhere, o.position, {"none", "absolute", "rope", "flt", "fft", "damped"},
+           "position of linear attention");
+  } else {
+    one_of(kWhere, o.position, {"none", "absolute", "rope", "alibi", "t5", "flt", "damped"},
+           "position of softmax attention");
+  }
   check_heads(site.embed_dim, site.num_heads, o.num_kv_heads);
   if (o.position == "damped" && (!site.causal || site.position_dim != 1)) {
-    refuse("causal attention on a line for damped",
+    refuse(kWhere, "causal attention on a line for damped",
            std::string(site.causal ? "causal" : "both directions") + " in " +
                std::to_string(site.position_dim) + " dimensions");
   }
   if (linear) {
-    expect_one_of("feature_map", o.feature_map, {"favor+", "hyp+", "trig", "relu", "elu+1"});
-    const bool pairs = o.feature_map == "hyp+" || o.feature_map == "trig";
-    if (o.num_features < 1 || (pairs && o.num_features % 2 != 0)) {
-      refuse(
-          pairs ? "an even positive num_features for " + o.feature_map : "a positive num_features",
-          std::to_string(o.num_features));
+    const bool pairs = map_of(o).per_vector == 2;
+    const int64_t features = o.linear.num_features;
+    if (features < 1 || (pairs && features % 2 != 0)) {
+      refuse(kWhere,
+             pairs ? "an even positive num_features for " + o.linear.feature_map
+                   : "a positive num_features",
+             std::to_string(features));
     }
-    expect_one_of("coupling", o.coupling, {"concatenate", "multiplicative"});
-    expect_one_of("factor", o.factor, {"exp", "square", "linear"});
+    one_of(kWhere, o.fourier.coupling, {"concatenate", "multiplicative"}, "coupling");
+    one_of(kWhere, o.fourier.factor, {"exp", "square", "linear"}, "factor");
   }
   if (is_masked(o)) check_mask(o, site);
 }

@@ -6,32 +6,38 @@
 #include <string>
 #include <vector>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention.h"
+#include "mnemosyne/nn/linear_attention.h"
+#include "mnemosyne/nn/position/damped_position.h"
+#include "mnemosyne/nn/position/position_spectrum.h"
 
 namespace mnemosyne::nn {
 
-/// Which attention a model has: one choice of everything that can be compared.
+/// Which attention a model has: one choice of everything that can be compared. What of the parts
+/// says where attention stands, such as heads and widths, is taken from an AttentionSite.
 struct AttentionOptions {
   std::string kind = "linear";  ///< "linear" or "softmax".
   /// For both: "none", "absolute" (the model adds it to the embeddings), "rope", "flt"
   /// (FourierPosition) and, when causal, "damped" (DampedPosition). For "linear": "fft" (the mask
   /// of flt by fast Fourier transforms). For "softmax": "alibi" and "t5".
   std::string position = "flt";
-  int64_t num_kv_heads = 0;          ///< Heads of keys and values; 0: as many as of queries.
-  std::string feature_map = "relu";  ///< Of "linear", with the next: see LinearAttention.
-  int64_t num_features = 64;
-  std::string spectrum = "gaussian_mixture";  ///< Of "flt" and "fft": FourierPositionOptions::kind.
-  std::string coupling = "multiplicative";    ///< Of "flt" with "linear", with the next two.
-  std::string factor = "exp";
-  int64_t num_frequencies = 16;
-  /// Terms of a mask; 0: 4 of "damped", 8 of "flt" and "fft" or what of it divides
-  /// num_frequencies.
+  int64_t num_kv_heads = 0;  ///< Heads of keys and values; 0: as many as of queries.
+  /// Terms of a mask; 0: those of `damped`, or of `fourier` what of them divides num_frequencies.
   int64_t num_components = 0;
-  int64_t exact_length = 0;        ///< Of "flt" with "linear": see LinearAttentionOptions.
-  double initial_amplitude = 1.0;  ///< Of "flt" and "fft": f(0) at the start, so that widths learn.
-  double max_bound = 0.0;  ///< Of f; 0: 1 for "concatenate" with "favor+" or "hyp+", else none.
-  bool phase = false;      ///< Of "flt" and "fft": masks with f(z) != f(-z).
+  LinearAttentionOptions linear{};  ///< Of "linear".
+  /// Of "flt" and "fft"; `max_bound` 0: 1 for "concatenate" with "favor+" or "hyp+", else none.
+  FourierPositionOptions fourier = strong_mask();
+  DampedPositionOptions damped{};  ///< Of "damped".
+
+  /// What `fourier` starts from: f(0) = 1, so that widths learn, and few waves of e^f.
+  static FourierPositionOptions strong_mask() {
+    return {.coupling = "multiplicative", .num_frequencies = 16, .initial_amplitude = 1.0};
+  }
 };
+
+/// Also what of the parts does not depend on where attention stands; `fourier.kind` is "spectrum".
+void bind(Fields& visit, AttentionOptions& options);
 
 /// Where attention stands: what a model knows and its user need not say.
 struct AttentionSite {
@@ -46,6 +52,8 @@ struct AttentionSite {
   std::vector<int64_t> grid{};     ///< Tokens per axis where they are on a grid; "fft" needs it.
   std::optional<uint64_t> seed{};  ///< None: from torch's default generator.
 };
+
+void bind(Fields& visit, AttentionSite& site);
 
 /// InputError, one line that names the option, for every combination that does not exist.
 void validate(const AttentionOptions& options, const AttentionSite& site);

@@ -35,6 +35,16 @@ AttentionSite site_of(const CausalLMOptions& o, uint64_t layer) {
 
 }  // namespace
 
+void bind(Fields& visit, CausalLMOptions& o) {
+  visit("vocabulary", o.vocabulary);
+  visit("context", o.context);
+  visit("width", o.width);
+  visit("heads", o.heads);
+  visit("layers", o.layers);
+  visit("hidden", o.hidden);
+  visit("seed", o.seed);
+}
+
 CausalLMImpl::CausalLMImpl(const CausalLMOptions& options)
     : torch::nn::Module("CausalLM"), options_(with_seed(options)) {
   check(options);

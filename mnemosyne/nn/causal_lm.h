@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
@@ -27,6 +28,9 @@ struct CausalLMOptions {
   /// Of the initial weights and all random draws; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 };
+
+/// All but the attention.
+void bind(Fields& visit, CausalLMOptions& options);
 
 /// A language model: token embeddings, pre-norm blocks, layer norm, a head of its own.
 ///

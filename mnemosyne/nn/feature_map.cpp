@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/feature_map.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -10,39 +9,30 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/core/registry.h"
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::nn {
-namespace {
-
 using ops::FeatureMapKind;
 
-const Registry<FeatureMapKind()>& kinds() {
-  static const Registry<FeatureMapKind()> registry(
-      "feature_map", {{"constant", [] { return FeatureMapKind::kConstant; }},
-                      {"favor+", [] { return FeatureMapKind::kFavorPlus; }},
-                      {"hyp+", [] { return FeatureMapKind::kHypPlus; }},
-                      {"trig", [] { return FeatureMapKind::kTrig; }},
-                      {"relu", [] { return FeatureMapKind::kRelu; }}});
-  return registry;
+std::vector<std::string> feature_map_names() {
+  return ops::feature_map_names(FeatureMapKind::kElu);
 }
 
-}  // namespace
-
-std::vector<std::string> feature_map_names() { return kinds().names(); }
-
-FeatureMapKind feature_map_kind(const std::string& name) { return kinds().get(name)(); }
+FeatureMapKind feature_map_kind(const std::string& name) {
+  return ops::feature_map_kind("feature_map", name, FeatureMapKind::kElu);
+}
 
 int64_t num_omegas(FeatureMapKind kind, int64_t num_features) {
-  const bool paired = kind == FeatureMapKind::kHypPlus || kind == FeatureMapKind::kTrig;
+  const int64_t per_vector = ops::traits_of(kind).per_vector;
   const bool constant = kind == FeatureMapKind::kConstant;
-  if (num_features < 1 || (paired && num_features % 2 != 0) || (constant && num_features != 1)) {
-    throw InputError(std::string("[num_features] expected ") +
-                     (constant ? "1" : (paired ? "an even positive number" : "a positive number")) +
-                     " for this feature map, got " + std::to_string(num_features));
+  const bool fits = constant ? num_features == 1 : num_features > 0;
+  if (!fits || (per_vector > 1 && num_features % per_vector != 0)) {
+    throw InputError(
+        std::string("[num_features] expected ") +
+        (constant ? "1" : (per_vector > 1 ? "an even positive number" : "a positive number")) +
+        " for this feature map, got " + std::to_string(num_features));
   }
-  if (constant) return 0;
-  return paired ? num_features / 2 : num_features;
+  return per_vector > 0 ? num_features / per_vector : 0;
 }
 
 at::Tensor draw_omega(int64_t count, int64_t dim, uint64_t seed) {
@@ -51,7 +41,7 @@ at::Tensor draw_omega(int64_t count, int64_t dim, uint64_t seed) {
                      std::to_string(count) + " of " + std::to_string(dim));
   }
   const at::NoGradGuard no_grad;
-  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const at::Generator generator = tensor_generator(seed);
   const at::TensorOptions options = at::TensorOptions(at::kDouble);
   std::vector<at::Tensor> blocks;
   for (int64_t rows = 0; rows < count; rows += dim) {

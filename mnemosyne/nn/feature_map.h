@@ -18,7 +18,7 @@ struct FeatureMapOptions {
   uint64_t seed = 0;            ///< Of the random vectors.
 };
 
-/// The names that options use: "constant", "favor+", "hyp+", "relu", "trig".
+/// The names that options use: "constant", "favor+", "hyp+", "trig", "relu".
 std::vector<std::string> feature_map_names();
 
 /// The kind behind a name; InputError that lists the names when there is none.

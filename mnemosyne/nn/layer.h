@@ -5,25 +5,10 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
-#include <optional>
+
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::nn {
-
-/// The seed of part `index` of something that has a seed.
-uint64_t part_seed(uint64_t seed, uint64_t index);
-
-/// The seed; where there is none, one from torch's default generator, as torch::manual_seed set it.
-uint64_t seed_or_draw(const std::optional<uint64_t>& seed);
-
-/// Options whose seed has been decided, so that a module can be made of them again.
-template <typename Options>
-Options with_seed(Options options) {
-  options.seed = seed_or_draw(options.seed);
-  return options;
-}
-
-/// N(0, deviation^2), float32: the same for the same seed, whatever else draws numbers.
-at::Tensor seeded_normal(at::IntArrayRef sizes, double deviation, uint64_t seed);
 
 /// y = x W^T + b with weights N(0, 1 / inputs) of a seed.
 class DenseImpl : public torch::nn::Module {

@@ -24,35 +24,24 @@ using ops::FeatureMapKind;
 // Beside the seeds of the projections and of the position (attention.h).
 constexpr uint64_t kOmegaSeed = 4;
 
+// The constant map does not see the tokens.
 FeatureMapKind kind_of(const LinearAttentionOptions& o) {
-  if (o.feature_map == "elu+1") return FeatureMapKind::kElu;
-  if (o.feature_map == "constant") {
-    throw InputError("[attention] expected a feature_map that sees the tokens, got \"constant\"");
-  }
-  return feature_map_kind(o.feature_map);
+  return ops::feature_map_kind("feature_map", o.feature_map, FeatureMapKind::kConstant);
 }
 
 Heads heads_of(const LinearAttentionOptions& o) {
   return {o.embed_dim, o.num_heads, o.num_kv_heads};
 }
 
-bool is_exponential(FeatureMapKind kind) {
-  return kind == FeatureMapKind::kFavorPlus || kind == FeatureMapKind::kHypPlus;
-}
-
 /// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
 /// the examples, since factors of the op have no batch.
 at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
 
-/// Whose features need no common offset.
-bool is_bounded(FeatureMapKind kind) {
-  return kind == FeatureMapKind::kRelu || kind == FeatureMapKind::kElu;
-}
-
 /// Segments and steps of causal attention go by features, and exponential ones have a common offset
 /// that the matrix of weights does without.
 void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
-  if (o.exact_length == 0 || (o.exact_length > 0 && is_bounded(kind) && !o.causal)) return;
+  if (o.exact_length == 0 || (o.exact_length > 0 && !ops::traits_of(kind).estimates && !o.causal))
+    return;
   throw InputError(
       "[attention] expected exact_length of 0, or more with attention to both sides and relu or "
       "elu+1, got " +
@@ -63,6 +52,26 @@ void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
 constexpr int64_t kMatrixOverhead = 32;
 
 }  // namespace
+
+void bind(Fields& visit, FftMaskOptions& o) {
+  bind(visit, o.mask);
+  visit("columns", o.columns);
+}
+
+void bind_choice(Fields& visit, LinearAttentionOptions& o) {
+  visit("feature_map", o.feature_map);
+  visit("num_features", o.num_features);
+  visit("exact_length", o.exact_length);
+}
+
+void bind(Fields& visit, LinearAttentionOptions& o) {
+  visit("embed_dim", o.embed_dim);
+  visit("num_heads", o.num_heads);
+  visit("num_kv_heads", o.num_kv_heads);
+  visit("causal", o.causal);
+  visit("seed", o.seed);
+  bind_choice(visit, o);
+}
 
 struct LinearAttentionImpl::Tokens {
   at::Tensor query{}, key{}, value{};  // [B,H,L,d], [B,Hk,S,d]
@@ -114,7 +123,7 @@ LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
     damped =
         register_module("position", DampedPosition(for_heads(*fading, options.num_heads, seed)));
   }
-  if (kind_ != FeatureMapKind::kElu) {
+  if (ops::traits_of(kind_).per_vector > 0) {
     const int64_t count = num_omegas(kind_, options.num_features);
     omega = register_buffer("omega",
                             draw_omega(count, depth, part_seed(seed, kOmegaSeed)).to(at::kFloat));
@@ -259,7 +268,7 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
                                       LinearAttentionMemory* memory) const {
   const ops::PositionFeatures features = this->features(tokens, memory);
   const int64_t depth = tokens.query.size(-1), size = features.query.size(-1);
-  if (!is_exponential(kind_) || features.query.dim() == 4) {
+  if (!ops::traits_of(kind_).exponential || features.query.dim() == 4) {
     const int64_t group = tokens.query.size(1) / tokens.key.size(1);
     tokens.key = repeat_heads(tokens.key, group);
     tokens.value = repeat_heads(tokens.value, group);
@@ -275,7 +284,8 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
   const at::Tensor vectors = omega.narrow(1, depth, size);
   const auto exponents = [&](const at::Tensor& position) {
     const at::Tensor projection = at::matmul(position, vectors.to(position.scalar_type()).t());
-    return kind_ == FeatureMapKind::kHypPlus ? at::cat({projection, -projection}, -1) : projection;
+    const bool paired = ops::traits_of(kind_).per_vector == 2;
+    return paired ? at::cat({projection, -projection}, -1) : projection;
   };
   const at::Tensor key_position = features.key * place;
   in.query_log = exponents(features.query * place);
@@ -292,7 +302,7 @@ bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
 // ones once, but their R for every example of the batch.
 bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
   if (is_exact(tokens)) return true;
-  if (!is_bounded(kind_)) return false;
+  if (ops::traits_of(kind_).estimates) return false;
   if (damped && tokens.places.has_position.defined()) return false;
   const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
   const int64_t rank = damped ? damped->num_features() : fourier->num_features();

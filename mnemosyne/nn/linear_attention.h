@@ -10,6 +10,7 @@
 #include <utility>
 #include <variant>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
@@ -28,6 +29,8 @@ struct FftMaskOptions {
   FourierPositionOptions mask{};  ///< Of f; its position_dim is 1 or 2.
   int64_t columns = 0;            ///< In two dimensions: how many tokens a row of the grid has.
 };
+
+void bind(Fields& visit, FftMaskOptions& options);
 
 /// Options of a LinearAttention.
 struct LinearAttentionOptions {
@@ -50,6 +53,12 @@ struct LinearAttentionOptions {
   /// Of the initial weights and the random features; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 };
+
+/// All but the position, of which there are several kinds.
+void bind(Fields& visit, LinearAttentionOptions& options);
+
+/// Those that do not depend on where attention stands, but for `num_kv_heads`.
+void bind_choice(Fields& visit, LinearAttentionOptions& options);
 
 /// What causal attention remembers between segments and in decoding: a constant size.
 struct LinearAttentionMemory {

@@ -1,28 +1,18 @@
 #include "mnemosyne/nn/module_metadata.h"
 
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <type_traits>
 
-#include "mnemosyne/nn/module_fields.h"
-#include "mnemosyne/nn/position/position_fields.h"
+#include "mnemosyne/core/fields.h"
+#include "mnemosyne/nn/causal_lm.h"
+#include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/vit.h"
 
 namespace mnemosyne::nn {
 namespace {
 
 template <typename Options>
-nlohmann::json to_json(Options options) {
-  nlohmann::json json = nlohmann::json::object();
-  for_each_field(options, [&](const char* name, const auto& value) {
-    using Value = std::decay_t<decltype(value)>;
-    if constexpr (std::is_same_v<Value, std::optional<uint64_t>> ||
-                  std::is_same_v<Value, std::optional<double>>) {
-      json[name] = value.has_value() ? nlohmann::json(*value) : nlohmann::json();
-    } else {
-      json[name] = value;
-    }
-  });
-  return json;
+nlohmann::json to_json(const Options& options) {
+  return nlohmann::json::parse(write_options(options));
 }
 
 template <typename Impl>

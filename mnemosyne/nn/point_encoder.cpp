@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 
@@ -19,10 +20,7 @@ void check(const PointEncoderOptions& o) {
                      std::to_string(o.num_types) + ", " + std::to_string(o.outputs) + " and " +
                      std::to_string(o.layers));
   }
-  if (o.pooling != "sum" && o.pooling != "mean") {
-    throw InputError("[point_encoder] expected pooling to be one of sum, mean, got \"" + o.pooling +
-                     "\"");
-  }
+  one_of("point_encoder", o.pooling, {"sum", "mean"}, "pooling");
 }
 
 AttentionSite site_of(const PointEncoderOptions& o, uint64_t layer) {
@@ -37,6 +35,21 @@ AttentionSite site_of(const PointEncoderOptions& o, uint64_t layer) {
 }
 
 }  // namespace
+
+void bind(Fields& visit, PointEncoderOptions& o) {
+  visit("num_types", o.num_types);
+  visit("outputs", o.outputs);
+  visit("rotation_invariant", o.rotation_invariant);
+  visit("pooling", o.pooling);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("extent", o.extent);
+  visit("width", o.width);
+  visit("heads", o.heads);
+  visit("layers", o.layers);
+  visit("hidden", o.hidden);
+  visit("seed", o.seed);
+}
 
 PointEncoderImpl::PointEncoderImpl(const PointEncoderOptions& options)
     : torch::nn::Module("PointEncoder"), options_(with_seed(options)) {

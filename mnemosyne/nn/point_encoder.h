@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
@@ -38,6 +39,9 @@ struct PointEncoderOptions {
   /// Of the initial weights and all random draws; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 };
+
+/// All but the attention.
+void bind(Fields& visit, PointEncoderOptions& options);
 
 /// A Transformer over points in space with a type each, such as the atoms of a molecule: types go
 /// into queries, keys and values by their embedding, positions into relative masks. Invariant to

@@ -29,6 +29,14 @@ at::Tensor unbiased(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
 
 }  // namespace
 
+void bind(Fields& visit, SoftmaxAttentionOptions& o) {
+  visit("embed_dim", o.embed_dim);
+  visit("num_heads", o.num_heads);
+  visit("num_kv_heads", o.num_kv_heads);
+  visit("causal", o.causal);
+  visit("seed", o.seed);
+}
+
 SoftmaxAttentionImpl::SoftmaxAttentionImpl(const SoftmaxAttentionOptions& options)
     : Attention("SoftmaxAttention"), options_(with_seed(options)) {
   const Heads heads =

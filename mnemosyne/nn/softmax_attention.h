@@ -8,6 +8,7 @@
 #include <optional>
 #include <variant>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
@@ -31,6 +32,9 @@ struct SoftmaxAttentionOptions {
       position{};
   std::optional<uint64_t> seed{};  ///< Of the initial weights; none: torch's default generator.
 };
+
+/// All but the position, of which there are several kinds.
+void bind(Fields& visit, SoftmaxAttentionOptions& options);
 
 /// Dense softmax attention with the position encodings that linear attention is compared with:
 /// RoPE, ALiBi, buckets of T5, and the exact masks of FourierPosition and DampedPosition as a bias.

@@ -41,6 +41,18 @@ AttentionSite site_of(const ViTOptions& o, uint64_t layer) {
 
 }  // namespace
 
+void bind(Fields& visit, ViTOptions& o) {
+  visit("image_size", o.image_size);
+  visit("channels", o.channels);
+  visit("patch_size", o.patch_size);
+  visit("num_classes", o.num_classes);
+  visit("width", o.width);
+  visit("heads", o.heads);
+  visit("layers", o.layers);
+  visit("hidden", o.hidden);
+  visit("seed", o.seed);
+}
+
 ViTImpl::ViTImpl(const ViTOptions& options)
     : torch::nn::Module("ViT"), options_(with_seed(options)) {
   check(options);

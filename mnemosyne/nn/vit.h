@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
@@ -29,6 +30,9 @@ struct ViTOptions {
   /// Of the initial weights and all random draws; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 };
+
+/// All but the attention.
+void bind(Fields& visit, ViTOptions& options);
 
 /// A Vision Transformer (Dosovitskiy et al., arXiv 2010.11929) whose patches sit in the plane:
 /// pre-norm blocks, the mean over the patches instead of a class token, layer norm, a linear head.

@@ -7,7 +7,11 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
+
+#include "mnemosyne/core/choices.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -16,19 +20,32 @@ constexpr double kReluOffset = 1e-3;
 
 }  // namespace
 
-int64_t num_features(FeatureMapKind kind, int64_t num_omegas) {
-  switch (kind) {
-    case FeatureMapKind::kConstant:
-      return 1;
-    case FeatureMapKind::kHypPlus:
-    case FeatureMapKind::kTrig:
-      return 2 * num_omegas;
-    case FeatureMapKind::kFavorPlus:
-    case FeatureMapKind::kRelu:
-    case FeatureMapKind::kElu:
-      break;
+static_assert([] {
+  for (size_t i = 0; i < std::size(kFeatureMaps); ++i) {
+    if (static_cast<size_t>(kFeatureMaps[i].kind) != i) return false;
   }
-  return num_omegas;
+  return true;
+}());
+
+std::vector<std::string> feature_map_names(FeatureMapKind but) {
+  std::vector<std::string> names;
+  for (const FeatureMapTraits& map : kFeatureMaps) {
+    if (map.kind != but) names.emplace_back(map.name);
+  }
+  return names;
+}
+
+FeatureMapKind feature_map_kind(const std::string& where, const std::string& name,
+                                FeatureMapKind but) {
+  for (const FeatureMapTraits& map : kFeatureMaps) {
+    if (map.kind != but && map.name == name) return map.kind;
+  }
+  refuse_choice(where, name, feature_map_names(but));
+}
+
+int64_t num_features(FeatureMapKind kind, int64_t num_omegas) {
+  if (kind == FeatureMapKind::kConstant) return 1;
+  return num_omegas * std::max<int64_t>(traits_of(kind).per_vector, 1);
 }
 
 at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega) {

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace mnemosyne::ops {
 
@@ -22,6 +24,37 @@ namespace mnemosyne::ops {
 /// Choromanski et al. 2021, "Rethinking Attention with Performers" (arXiv 2009.14794); kElu is that
 /// of Katharopoulos et al. 2020, "Transformers are RNNs" (arXiv 2006.16236).
 enum class FeatureMapKind { kConstant, kFavorPlus, kHypPlus, kTrig, kRelu, kElu };
+
+/// What there is to know of a map besides its formula.
+struct FeatureMapTraits {
+  FeatureMapKind kind;
+  const char* name;    ///< As options have it.
+  int64_t per_vector;  ///< Features of a random vector; 0: the map has no vectors.
+  bool estimates;      ///< The kernel exp(x.y): its features need a common offset.
+  bool exponential;    ///< Features are exp(w.x + ...): more may be added to the exponents.
+  bool positive;       ///< No sum of phi(q).phi(k) is negative.
+};
+
+/// The maps, in the order of their kinds: whatever depends on a map asks this table.
+inline constexpr FeatureMapTraits kFeatureMaps[] = {
+    {FeatureMapKind::kConstant, "constant", 0, false, false, true},
+    {FeatureMapKind::kFavorPlus, "favor+", 1, true, true, true},
+    {FeatureMapKind::kHypPlus, "hyp+", 2, true, true, true},
+    {FeatureMapKind::kTrig, "trig", 2, true, false, false},
+    {FeatureMapKind::kRelu, "relu", 1, false, false, true},
+    {FeatureMapKind::kElu, "elu+1", 0, false, false, true},
+};
+
+constexpr const FeatureMapTraits& traits_of(FeatureMapKind kind) {
+  return kFeatureMaps[static_cast<size_t>(kind)];
+}
+
+/// The names of the maps, without that of `but`.
+std::vector<std::string> feature_map_names(FeatureMapKind but);
+
+/// The kind behind a name, where all maps but `but` are possible; `refuse_choice` otherwise.
+FeatureMapKind feature_map_kind(const std::string& where, const std::string& name,
+                                FeatureMapKind but);
 
 /// phi(x): x [..., D] and omega [M, D] to [..., R]. Differentiable in x. The caller scales x, for
 /// softmax attention by D^(-1/4). kConstant and kElu ignore omega, which may be undefined.

@@ -8,11 +8,12 @@
 #include <cmath>
 #include <limits>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, AdafactorOptions& options) {
+static void bind(Fields& visit, AdafactorOptions& options) {
   visit("beta2_decay", options.beta2_decay);
   visit("clip_threshold", options.clip_threshold);
   visit("smallest_scale", options.smallest_scale);

@@ -7,11 +7,12 @@
 #include <cmath>
 #include <map>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, AdamOptions& options) {
+static void bind(Fields& visit, AdamOptions& options) {
   visit("beta1", options.beta1);
   visit("beta2", options.beta2);
   visit("eps", options.eps);

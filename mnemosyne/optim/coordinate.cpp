@@ -16,15 +16,15 @@
 #include <cmath>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/optim/coordinate_weights.h"
 #include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/orthogonal.h"
-#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 
-void bind(OptionVisitor& visit, CoordinateOptions& options) {
+void bind(Fields& visit, CoordinateOptions& options) {
   visit("num_layers", options.num_layers);
   visit("num_heads", options.num_heads);
   visit("feature_map", options.feature_map);

@@ -1,6 +1,5 @@
 #include "mnemosyne/optim/coordinate_weights.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -13,9 +12,10 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/feature_map.h"
-#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 namespace {
@@ -60,11 +60,11 @@ at::Tensor coordinate_tensor_features(const at::Tensor& param, int64_t t,
 NamedTensors initial_coordinate_weights(const CoordinateOptions& options) {
   const at::NoGradGuard no_grad;
   const at::TensorOptions real(at::kFloat);
-  at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(options.seed));
+  const at::Generator generator = tensor_generator(static_cast<uint64_t>(options.seed));
   const auto normal = [&](at::IntArrayRef shape, double scale) {
     return at::randn(shape, generator, real) * scale;
   };
-  const bool constant = nn::feature_map_kind(options.feature_map) == ops::FeatureMapKind::kConstant;
+  const ops::FeatureMapTraits& map = ops::traits_of(nn::feature_map_kind(options.feature_map));
   const int64_t heads = options.num_heads, hidden = options.hidden;
   NamedTensors weights;
   for (int64_t l = 0; l < options.num_layers; ++l) {
@@ -72,7 +72,7 @@ NamedTensors initial_coordinate_weights(const CoordinateOptions& options) {
     const int64_t inputs = ops::memory_layer_inputs(l, heads);
     const double scale = 1.0 / std::sqrt(static_cast<double>(inputs));
     weights.emplace_back(prefix + "decay_logit", decay_logits(heads));
-    if (!constant) {
+    if (map.per_vector > 0) {
       weights.emplace_back(prefix + "key", normal({heads, options.key_dim, inputs}, scale));
       weights.emplace_back(prefix + "query", normal({heads, options.key_dim, inputs}, scale));
       weights.emplace_back(prefix + "temperature", at::full({heads}, logit(kInitialRadius), real));

@@ -1,6 +1,5 @@
 #include "mnemosyne/optim/lstm.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -13,14 +12,16 @@
 #include <map>
 #include <utility>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/fields.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/optim/fallback.h"
 #include "mnemosyne/optim/per_parameter_rule.h"
-#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, LstmOptions& options) {
+static void bind(Fields& visit, LstmOptions& options) {
   visit("num_hidden", options.num_hidden);
   visit("output_scale", options.output_scale);
   visit("log_scale", options.log_scale);
@@ -40,7 +41,7 @@ constexpr double kSmallestRoot = 1e-12;  // keeps the ratios of a zero gradient 
 // which starts near zero.
 NamedTensors initial_weights(const LstmOptions& options) {
   const int64_t H = options.num_hidden;
-  at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(options.seed));
+  const at::Generator generator = tensor_generator(static_cast<uint64_t>(options.seed));
   const double bound = 1.0 / std::sqrt(static_cast<double>(H));
   const auto draw = [&](at::IntArrayRef shape, double limit) {
     return at::empty(shape, at::kFloat).uniform_(-limit, limit, generator);

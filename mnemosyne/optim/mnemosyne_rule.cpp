@@ -7,7 +7,8 @@
 
 #include <array>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/optim/step_features.h"
 #include "mnemosyne/optim/step_outputs.h"
 
@@ -101,7 +102,7 @@ WeightAxes MnemosyneRule::weight_axes() const {
   return {{kControllerName, {step_output_names(), step_feature_names()}}};
 }
 
-void bind(OptionVisitor& visit, MnemosyneRuleOptions& options) {
+void bind(Fields& visit, MnemosyneRuleOptions& options) {
   bind(visit, options.base);
   visit("learned", options.learned);
   visit("step_bound", options.step_bound);

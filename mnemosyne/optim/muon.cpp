@@ -10,11 +10,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, MuonOptions& options) {
+static void bind(Fields& visit, MuonOptions& options) {
   visit("momentum", options.momentum);
   visit("nesterov", options.nesterov);
   visit("num_iterations", options.num_iterations);

@@ -3,9 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/serialize/archive.h>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/optimizer_archive.h"
-#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 namespace {

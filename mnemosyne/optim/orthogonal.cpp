@@ -7,7 +7,8 @@
 #include <cmath>
 #include <numbers>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 namespace {
@@ -143,7 +144,7 @@ at::Tensor OrthogonalRule::fallback_update(const at::Tensor&, const ParamState& 
 
 std::string OrthogonalRule::options_json() const { return write_options(options_); }
 
-void bind(OptionVisitor& visit, OrthogonalOptions& options) {
+void bind(Fields& visit, OrthogonalOptions& options) {
   visit("lr", options.lr);
   visit("momentum", options.momentum);
   visit("beta1", options.beta1);

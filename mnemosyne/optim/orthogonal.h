@@ -4,13 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/ops/tensor_step/tensor_step.h"
 #include "mnemosyne/optim/step_list.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::optim {
-
-class OptionVisitor;
 
 struct OrthogonalOptions {
   double lr = 1e-2;            ///< Step size before the schedule; StepOptions::lr multiplies it.
@@ -83,8 +82,8 @@ class OrthogonalRule : public UpdateRule {
   bool elementwise_ = false;  // Adam's direction for matrices, too
 };
 
-/// Names the fields for their JSON form (rule_options.h).
-void bind(OptionVisitor& visit, OrthogonalOptions& options);
+/// Names the options.
+void bind(Fields& visit, OrthogonalOptions& options);
 
 std::shared_ptr<UpdateRule> make_orthogonal_rule(const std::string& options_json);
 

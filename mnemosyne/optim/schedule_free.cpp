@@ -9,11 +9,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, ScheduleFreeOptions& options) {
+static void bind(Fields& visit, ScheduleFreeOptions& options) {
   visit("beta1", options.beta1);
   visit("beta2", options.beta2);
   visit("eps", options.eps);

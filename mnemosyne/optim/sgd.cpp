@@ -3,11 +3,12 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_sgd.h>
 
-#include "mnemosyne/optim/rule_options.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 
-static void bind(OptionVisitor& visit, SgdOptions& options) {
+static void bind(Fields& visit, SgdOptions& options) {
   visit("momentum", options.momentum);
   visit("nesterov", options.nesterov);
 }

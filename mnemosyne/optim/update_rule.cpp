@@ -12,10 +12,10 @@
 
 #include <cmath>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/fallback.h"
-#include "mnemosyne/optim/rule_options.h"
 
 namespace mnemosyne::optim {
 namespace {

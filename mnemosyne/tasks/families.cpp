@@ -2,12 +2,12 @@
 
 #include <utility>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/quadratic.h"
-#include "mnemosyne/tasks/random.h"
 #include "mnemosyne/tasks/stacked/conv_net.h"
 #include "mnemosyne/tasks/stacked/gru_lm.h"
 #include "mnemosyne/tasks/stacked/mixer.h"
@@ -210,14 +210,11 @@ Families validation_families() {
 }
 
 std::shared_ptr<const TaskFamily> make_family(const std::string& name) {
-  std::string known;
+  Choices<std::shared_ptr<const TaskFamily>> families;
   for (const Families& list : {meta_training_families(), validation_families()}) {
-    for (const auto& entry : list) {
-      if (entry->name() == name) return entry;
-      known += (known.empty() ? "" : ", ") + entry->name();
-    }
+    for (const auto& entry : list) families.emplace_back(entry->name(), entry);
   }
-  throw InputError("[family] expected one of " + known + ", got \"" + name + "\"");
+  return one_of("family", name, families);
 }
 
 }  // namespace mnemosyne::tasks

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/file.h"
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/point_encoder.h"
@@ -80,9 +80,9 @@ TaskPtr predict_rmd17(const TaskEntry& entry, const std::string& folder) {
 }
 
 std::vector<TaskEntry> text_tasks(nn::AttentionOptions attention) {
-  attention.phase = true;  // heads that look for a certain earlier token
-  attention.initial_amplitude = 2.0;
-  attention.num_frequencies = 128;  // all waves of the context
+  attention.fourier.phase = true;  // heads that look for a certain earlier token
+  attention.fourier.initial_amplitude = 2.0;
+  attention.fourier.num_frequencies = 128;  // all waves of the context
   return {
       {{.name = "flt_char_lm",
         .description = "Causal Transformer, width 64, 2 layers, context 128, on characters of "
@@ -112,9 +112,9 @@ std::vector<TaskEntry> text_tasks(nn::AttentionOptions attention) {
 }
 
 std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
-  attention.phase = true;             // patches matter by the side on which they are
-  attention.initial_amplitude = 8.0;  // local from the start
-  attention.exact_length = 64;        // no more patches than waves of so sharp a mask
+  attention.fourier.phase = true;             // patches matter by the side on which they are
+  attention.fourier.initial_amplitude = 8.0;  // local from the start
+  attention.linear.exact_length = 64;         // no more patches than waves of so sharp a mask
   const auto mnist = [attention](const DataShape&) {
     return image_model({.image_size = kSide, .width = 64, .attention = attention});
   };
@@ -173,8 +173,8 @@ std::vector<TaskEntry> image_tasks(nn::AttentionOptions attention) {
 }
 
 std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
-  attention.exact_length = 64;  // atoms are fewer than waves of a mask as sharp as a bond
-  attention.initial_amplitude = 4.0;
+  attention.linear.exact_length = 64;  // atoms are fewer than waves of a mask as sharp as a bond
+  attention.fourier.initial_amplitude = 4.0;
   const auto model = [attention](const DataShape&) {
     return molecule_model({.num_types = static_cast<int64_t>(elements().size()),
                            .layers = 3,
@@ -203,10 +203,11 @@ std::vector<TaskEntry> molecule_tasks(nn::AttentionOptions attention) {
 /// Twice as many features as a head has dimensions, and waves for masks that are not smooth.
 nn::AttentionOptions parse_attention(const std::string& text) {
   const size_t dash = text.find('-');
-  return {.kind = text.substr(0, dash),
-          .position = dash == std::string::npos ? "" : text.substr(dash + 1),
-          .num_features = 32,
-          .num_frequencies = 64};
+  nn::AttentionOptions options{.kind = text.substr(0, dash),
+                               .position = dash == std::string::npos ? "" : text.substr(dash + 1),
+                               .linear = {.num_features = 32}};
+  options.fourier.num_frequencies = 64;
+  return options;
 }
 
 std::vector<TaskEntry> with_attention(const std::string& attention) {
@@ -251,11 +252,8 @@ TaskEntry flt_task(const std::string& name, const std::string& attention) {
   try {
     entry.published_model();
   } catch (const InputError&) {
-    std::string list;
-    for (const std::string& known : flt_attentions(name))
-      list += (list.empty() ? "" : ", ") + known;
-    throw InputError("[task] expected " + name + ":KIND-POSITION with one of " + list + ", got " +
-                     io::in_quotes(attention));
+    refuse("task", name + ":KIND-POSITION with one of " + listed(flt_attentions(name)),
+           in_quotes(attention));
   }
   entry.info.name += ":" + attention;
   return entry;

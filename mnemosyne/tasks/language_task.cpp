@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
-#include "mnemosyne/tasks/random.h"
 #include "mnemosyne/tasks/stacked/layers.h"
 
 namespace mnemosyne::tasks {

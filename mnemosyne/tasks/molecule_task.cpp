@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

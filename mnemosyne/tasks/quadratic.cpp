@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/stacked/param_list.h"
 
 namespace mnemosyne::tasks {

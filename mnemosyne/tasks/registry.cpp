@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/file.h"
 #include "mnemosyne/tasks/data/datasets.h"
 #include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/data/own_images.h"
@@ -176,16 +176,16 @@ const std::vector<TaskEntry>& entries() {
 TaskEntry find_entry(const std::string& name) {
   const size_t colon = name.find(':');
   const std::string base = name.substr(0, colon);
-  std::string known;
+  std::vector<std::string> known;
   for (const TaskEntry& entry : entries()) {
     if (entry.info.name == base) {
       if (colon == std::string::npos) return entry;
       if (!entry.info.attention.empty()) return flt_task(base, name.substr(colon + 1));
-      throw InputError("[task] expected " + base + " without a suffix, got " + io::in_quotes(name));
+      refuse("task", base + " without a suffix", in_quotes(name));
     }
-    known += (known.empty() ? "" : ", ") + entry.info.name;
+    known.push_back(entry.info.name);
   }
-  throw InputError("[task] expected one of " + known + ", got " + io::in_quotes(name));
+  refuse_choice("task", name, known);
 }
 
 /// "a folder "tinyshakespeare" in DIR, or a text file": what --data may name.

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/model_task.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

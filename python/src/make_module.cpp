@@ -1,12 +1,15 @@
 #include "make_module.h"
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <variant>
 
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/performer_block.h"
+#include "mnemosyne/nn/point_encoder.h"
 #include "mnemosyne/nn/softmax_attention.h"
+#include "mnemosyne/nn/vit.h"
 #include "options.h"
 
 namespace mnemosyne::python {
@@ -31,27 +34,6 @@ constexpr const char* kTypeName<nn::AlibiOptions> = "Alibi";
 template <>
 constexpr const char* kTypeName<nn::BucketBiasOptions> = "BucketBias";
 
-template <typename Options>
-void read_one(const py::dict& given, Options& options) {
-  options = read_options<Options>(given);
-}
-
-void read_one(const py::dict& given, nn::FftMaskOptions& options) {
-  options.columns = given.attr("pop")("columns").cast<int64_t>();
-  options.mask = read_options<nn::FourierPositionOptions>(given);
-}
-
-template <typename Options>
-py::dict write_one(const Options& options) {
-  return write_options(options);
-}
-
-py::dict write_one(const nn::FftMaskOptions& options) {
-  py::dict result = write_options(options.mask);
-  result["columns"] = options.columns;
-  return result;
-}
-
 /// None, or a dictionary of options whose "type" says of what.
 template <typename... Options>
 void read_position(const py::object& given, std::variant<std::monostate, Options...>& position) {
@@ -60,11 +42,10 @@ void read_position(const py::object& given, std::variant<std::monostate, Options
   const std::string type = rest.attr("pop")("type").cast<std::string>();
   const auto read = [&](auto options) {
     if (type != kTypeName<decltype(options)>) return false;
-    read_one(rest, options);
-    position = options;
+    position = read_options(rest, options);
     return true;
   };
-  if (!(read(Options{}) || ...)) refuse_option("the types of this attention", type);
+  if (!(read(Options{}) || ...)) refuse_choice("options", type, {kTypeName<Options>...}, "type");
 }
 
 template <typename... Options>
@@ -74,7 +55,7 @@ py::object write_position(const std::variant<std::monostate, Options...>& positi
         if constexpr (std::is_same_v<std::decay_t<decltype(options)>, std::monostate>) {
           return py::none();
         } else {
-          py::dict result = write_one(options);
+          py::dict result = write_options(options);
           result["type"] = kTypeName<std::decay_t<decltype(options)>>;
           return result;
         }
@@ -113,16 +94,16 @@ Handle make_block(const py::args& a) {
                                 .hidden = a[2].cast<int64_t>()});
 }
 
-const std::map<std::string, Maker>& makers() {
-  static const std::map<std::string, Maker> all = {
-      {"FourierPosition", make_plain<nn::FourierPositionImpl, nn::FourierPositionOptions>},
-      {"DampedPosition", make_plain<nn::DampedPositionImpl, nn::DampedPositionOptions>},
-      {"LinearAttention", make_attention<nn::LinearAttentionImpl, nn::LinearAttentionOptions>},
-      {"SoftmaxAttention", make_attention<nn::SoftmaxAttentionImpl, nn::SoftmaxAttentionOptions>},
-      {"PerformerBlock", make_block},
+const Choices<Maker>& makers() {
+  static const Choices<Maker> all = {
       {"CausalLM", make_model<nn::CausalLMImpl, nn::CausalLMOptions>},
-      {"ViT", make_model<nn::ViTImpl, nn::ViTOptions>},
-      {"PointEncoder", make_model<nn::PointEncoderImpl, nn::PointEncoderOptions>}};
+      {"DampedPosition", make_plain<nn::DampedPositionImpl, nn::DampedPositionOptions>},
+      {"FourierPosition", make_plain<nn::FourierPositionImpl, nn::FourierPositionOptions>},
+      {"LinearAttention", make_attention<nn::LinearAttentionImpl, nn::LinearAttentionOptions>},
+      {"PerformerBlock", make_block},
+      {"PointEncoder", make_model<nn::PointEncoderImpl, nn::PointEncoderOptions>},
+      {"SoftmaxAttention", make_attention<nn::SoftmaxAttentionImpl, nn::SoftmaxAttentionOptions>},
+      {"ViT", make_model<nn::ViTImpl, nn::ViTOptions>}};
   return all;
 }
 
@@ -135,13 +116,7 @@ void write_if(const torch::nn::Module& module, py::tuple& result, Write write) {
 }  // namespace
 
 Handle make_module(const std::string& kind, const py::args& arguments) {
-  const auto maker = makers().find(kind);
-  if (maker == makers().end()) {
-    std::string known;
-    for (const auto& [name, make] : makers()) known += (known.empty() ? "" : ", ") + name;
-    throw InputError("[module] expected one of " + known + ", got \"" + kind + "\"");
-  }
-  return maker->second(arguments);
+  return one_of("module", kind, makers())(arguments);
 }
 
 py::tuple arguments_of(const ModuleHandle& handle) {

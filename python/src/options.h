@@ -4,44 +4,48 @@
 
 #include <string>
 #include <type_traits>
+#include <variant>
+#include <vector>
 
-#include "mnemosyne/core/error.h"
-#include "mnemosyne/nn/module_fields.h"
-#include "mnemosyne/nn/position/position_fields.h"
+#include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::python {
 
 inline std::string text_of(const py::handle& value) { return std::string(py::str(value)); }
 
-[[noreturn]] inline void refuse_option(const std::string& known, const std::string& name) {
-  throw InputError("[options] expected one of " + known + ", got \"" + name + "\"");
+/// Sets the fields that a dictionary has; ValueError for a name that there is no field of and for a
+/// value of another type.
+inline void read_fields(const py::dict& given, const Fields& fields) {
+  for (const Field& field : fields) {
+    if (!given.contains(field.name)) continue;
+    const py::object value = given[py::str(field.name)];
+    try {
+      std::visit([&](auto* own) { *own = py::cast<std::decay_t<decltype(*own)>>(value); },
+                 field.value);
+    } catch (const py::cast_error&) {
+      refuse(field.name, "a value of another type", text_of(py::repr(value)));
+    }
+  }
+  const std::vector<std::string> known = fields.names();
+  for (const auto& item : given) one_of("options", text_of(item.first), known);
 }
 
-/// Options of the type from a dictionary with some of their names; ValueError for a name that they
-/// do not have and for a value of another type. The others are those of `options`.
+/// Options of the type from a dictionary with some of their names. The others are those of
+/// `options`.
 template <typename Options>
 Options read_options(const py::dict& given, Options options = {}) {
-  std::string known;
-  py::dict rest = given.attr("copy")();
-  nn::for_each_field(options, [&](const char* name, auto& field) {
-    known += (known.empty() ? "" : ", ") + std::string(name);
-    if (!rest.contains(name)) return;
-    const py::object value = rest.attr("pop")(name);
-    try {
-      field = py::cast<std::decay_t<decltype(field)>>(value);
-    } catch (const py::cast_error&) {
-      throw InputError("[" + std::string(name) + "] expected a value of another type, got " +
-                       text_of(py::repr(value)));
-    }
-  });
-  for (const auto& item : rest) refuse_option(known, text_of(item.first));
+  read_fields(given, fields_of(options));
   return options;
 }
 
 template <typename Options>
 py::dict write_options(Options options) {
   py::dict result;
-  nn::for_each_field(options, [&](const char* name, auto& field) { result[name] = field; });
+  for (const Field& field : fields_of(options)) {
+    result[py::str(field.name)] =
+        std::visit([](const auto* value) { return py::cast(*value); }, field.value);
+  }
   return result;
 }
 

@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/position/damped_position.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -15,6 +14,7 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
@@ -43,11 +43,24 @@ void check(const DampedPositionOptions& o) {
 
 }  // namespace
 
+void bind_choice(Fields& visit, DampedPositionOptions& o) {
+  visit("initial_weight", o.initial_weight);
+}
+
+void bind(Fields& visit, DampedPositionOptions& o) {
+  visit("num_heads", o.num_heads);
+  visit("num_components", o.num_components);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("seed", o.seed);
+  bind_choice(visit, o);
+}
+
 DampedPositionImpl::DampedPositionImpl(const DampedPositionOptions& options)
     : torch::nn::Module("DampedPosition"), options_(with_seed(options)) {
   check(options);
   const int64_t heads = options.num_heads, terms = options.num_components;
-  at::Generator generator = at::detail::createCPUGenerator(*options_.seed);
+  const at::Generator generator = tensor_generator(*options_.seed);
   const at::TensorOptions type = at::TensorOptions(at::kFloat);
   const at::Tensor rates =
       -at::linspace(std::log(options.min_width), std::log(options.max_width), terms, type);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/ops/fourier_features.h"
 
@@ -22,6 +23,11 @@ struct DampedPositionOptions {
   /// Of the initial frequencies and phases; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 };
+
+void bind(Fields& visit, DampedPositionOptions& options);
+
+/// Those that do not depend on where attention stands, but for `num_components`.
+void bind_choice(Fields& visit, DampedPositionOptions& options);
 
 /// A learned factor of causal attention weights as a sum of fading waves: what the spectrum of a
 /// FourierPosition is for tokens anywhere, for tokens on a line that look back.

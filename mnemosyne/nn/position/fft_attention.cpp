@@ -10,13 +10,10 @@
 
 namespace mnemosyne::nn {
 
-using ops::FeatureMapKind;
-
 at::Tensor fft_attention(const FftAttentionInputs& in, const FourierPosition& position) {
   const int64_t length = in.query.size(2), group = in.query.size(1) / in.key.size(1);
-  const bool kernel =
-      in.feature_map != FeatureMapKind::kRelu && in.feature_map != FeatureMapKind::kElu;
-  const double scale = kernel ? std::pow(static_cast<double>(in.query.size(3)), -0.25) : 1.0;
+  const bool estimates = ops::traits_of(in.feature_map).estimates;
+  const double scale = estimates ? std::pow(static_cast<double>(in.query.size(3)), -0.25) : 1.0;
   const auto features = [&](const at::Tensor& x) {
     return ops::feature_map(in.feature_map, x * scale,
                             in.omega.defined() ? in.omega.to(x.options()) : in.omega);

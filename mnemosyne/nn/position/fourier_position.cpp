@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mnemosyne/core/error.h"
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/nn/layer.h"
@@ -15,18 +15,6 @@
 
 namespace mnemosyne::nn {
 namespace {
-
-void expect_one_of(const char* name, const std::string& value,
-                   std::initializer_list<const char*> known) {
-  std::string list;
-  for (const char* entry : known) {
-    if (value == entry) return;
-    if (!list.empty()) list += ", ";
-    list += entry;
-  }
-  throw InputError("[" + std::string(name) + "] expected one of " + list + ", got \"" + value +
-                   "\"");
-}
 
 // The factor "exp" starts from the exact f and counts its own waves; where those of the spectrum
 // are not part of f, their number is rounded up to what the spectrum can have.
@@ -54,8 +42,8 @@ ops::GridSymmetry symmetry_of(const FourierPositionOptions& o) {
 
 FourierPositionImpl::FourierPositionImpl(const FourierPositionOptions& options)
     : torch::nn::Module("FourierPosition"), options_(with_seed(options)) {
-  expect_one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
-  expect_one_of("factor", options.factor, {"exp", "square", "linear"});
+  one_of("coupling", options.coupling, {"concatenate", "multiplicative"});
+  one_of("factor", options.factor, {"exp", "square", "linear"});
   spectrum_ = register_module("spectrum", make_position_spectrum(spectrum_options(options_)));
   if (options.is_exact() && options.extent.has_value()) {
     grid_ = std::make_shared<ops::PeriodicGrid>(ops::periodic_grid(

@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/position/frequency_draws.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
@@ -15,8 +14,9 @@
 #include <numbers>
 #include <vector>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/core/registry.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/feature_map.h"
 
 namespace mnemosyne::nn {
@@ -70,7 +70,8 @@ at::Tensor fejer_draws(const at::Tensor& uniform) {
 // Uniform points [G, N, D]. Quasi-random: coordinate 0 is equispaced, the others follow the powers
 // of 1 / phi_D, phi_D the positive root of x^D = x + 1 (D = dimensions but one, plus one), each
 // group shifted at random modulo 1.
-at::Tensor uniform_points(const FrequencyDraws& draws, int64_t dim, at::Generator& generator) {
+at::Tensor uniform_points(const FrequencyDraws& draws, int64_t dim,
+                          const at::Generator& generator) {
   const at::TensorOptions options = at::TensorOptions(at::kDouble);
   if (draws.kind == DrawKind::kIndependent) {
     return at::rand({draws.groups, draws.count, dim}, generator, options);
@@ -111,16 +112,15 @@ at::Tensor student_draws(const at::Tensor& gaussian, const at::Tensor& others) {
 }  // namespace
 
 DrawKind draw_kind(const std::string& name) {
-  static const Registry<DrawKind()> registry(
-      "draws", {{"quasi_random", [] { return DrawKind::kQuasiRandom; }},
-                {"orthogonal", [] { return DrawKind::kOrthogonal; }},
-                {"independent", [] { return DrawKind::kIndependent; }}});
-  return registry.get(name)();
+  static const Choices<DrawKind> kinds = {{"quasi_random", DrawKind::kQuasiRandom},
+                                          {"orthogonal", DrawKind::kOrthogonal},
+                                          {"independent", DrawKind::kIndependent}};
+  return one_of("draws", name, kinds);
 }
 
 at::Tensor draw_frequencies(const FrequencyDraws& draws) {
   const at::NoGradGuard no_grad;
-  at::Generator generator = at::detail::createCPUGenerator(draws.seed);
+  const at::Generator generator = tensor_generator(draws.seed);
   const bool is_student = draws.law == FrequencyLaw::kStudent;
   if (draws.kind == DrawKind::kOrthogonal) {
     if (draws.law != FrequencyLaw::kGaussian && !is_student) {

@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/position/mixture_spectrum.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
@@ -10,7 +9,9 @@
 #include <cmath>
 #include <numbers>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/ops/distance.h"
 
 namespace mnemosyne::nn {
@@ -23,10 +24,10 @@ constexpr uint64_t kDirectionSeed = 0x2545F491;
 constexpr uint64_t kPhaseSeed = 0x1234567;
 
 FrequencyLaw law_of(const std::string& kernel) {
-  if (kernel == "gaussian") return FrequencyLaw::kGaussian;
-  if (kernel == "laplace") return FrequencyLaw::kCauchy;
-  if (kernel == "matern") return FrequencyLaw::kStudent;
-  throw InputError("[kernel] expected one of gaussian, laplace, matern, got \"" + kernel + "\"");
+  static const Choices<FrequencyLaw> laws = {{"gaussian", FrequencyLaw::kGaussian},
+                                             {"laplace", FrequencyLaw::kCauchy},
+                                             {"matern", FrequencyLaw::kStudent}};
+  return one_of("kernel", kernel, laws);
 }
 
 int64_t degrees_of(double nu) {
@@ -55,7 +56,7 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
   log_sigma = register_parameter("log_sigma", sigma.log().to(at::kFloat));
   if (centred) {
     // Not zero: there the exact mask has no gradient in the centres.
-    at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kCentreSeed);
+    const at::Generator generator = tensor_generator(*o.seed ^ kCentreSeed);
     const at::Tensor start =
         o.rotation_invariant
             ? at::randn({heads, terms}, generator, wide).abs() * sigma
@@ -64,7 +65,7 @@ MixtureSpectrum::MixtureSpectrum(const FourierPositionOptions& o)
   }
   if (o.phase) {
     // No two alike, so that heads look to different sides from the start.
-    at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kPhaseSeed);
+    const at::Generator generator = tensor_generator(*o.seed ^ kPhaseSeed);
     phase = register_parameter("phase", at::randn({heads, terms}, generator, wide).to(at::kFloat));
   }
   draws = register_buffer("draws", draw_frequencies({.law = law_of(kernel_),

@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/position/neural_spectrum.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/asinh.h>
 #include <ATen/ops/linear.h>
@@ -12,6 +11,7 @@
 #include <numbers>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/position/frequency_draws.h"
 
 namespace mnemosyne::nn {
@@ -27,7 +27,7 @@ NeuralSpectrum::NeuralSpectrum(const FourierPositionOptions& o)
   if (o.hidden < 1) {
     throw InputError("[hidden] expected a positive number, got " + std::to_string(o.hidden));
   }
-  at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kWeightSeed);
+  const at::Generator generator = tensor_generator(*o.seed ^ kWeightSeed);
   const double fan_in = 1.0 / std::sqrt(static_cast<double>(o.position_dim));
   const int64_t outputs = phase_ ? 2 * heads_ : heads_;
   const at::TensorOptions type = at::TensorOptions(at::kFloat);

@@ -17,6 +17,16 @@
 
 namespace mnemosyne::nn {
 
+void bind(Fields& visit, AlibiOptions& o) { visit("position_scale", o.position_scale); }
+
+// The number of heads and the direction are those of the attention.
+void bind(Fields& visit, BucketBiasOptions& o) {
+  visit("position_dim", o.position_dim);
+  visit("num_buckets", o.num_buckets);
+  visit("max_distance", o.max_distance);
+  visit("position_scale", o.position_scale);
+}
+
 at::Tensor alibi_bias(const at::Tensor& offsets, int64_t num_heads, const AlibiOptions& options) {
   const at::Tensor distance = ops::distance(offsets) * options.position_scale;  // [...]
   const at::Tensor head = at::arange(1, num_heads + 1, distance.options());

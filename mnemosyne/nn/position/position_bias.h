@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
 
 namespace mnemosyne::nn {
@@ -18,6 +19,8 @@ namespace mnemosyne::nn {
 struct AlibiOptions {
   double position_scale = 1.0;  ///< Positions are multiplied by it first.
 };
+
+void bind(Fields& visit, AlibiOptions& options);
 
 /// [H, ...] for offsets [..., P]; the distance is Euclidean.
 at::Tensor alibi_bias(const at::Tensor& offsets, int64_t num_heads, const AlibiOptions& options);
@@ -31,6 +34,8 @@ struct BucketBiasOptions {
   bool causal = false;          ///< Then no bucket is spent on negative offsets.
   double position_scale = 1.0;  ///< Positions are multiplied by it first, then rounded.
 };
+
+void bind(Fields& visit, BucketBiasOptions& options);
 
 /// The relative bias of T5 (Raffel et al. 2020, arXiv 1910.10683): a learned number per head and
 /// bucket of the offset, exact for near, logarithmic for far tokens. For several axes the biases of

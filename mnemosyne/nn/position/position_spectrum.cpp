@@ -75,6 +75,36 @@ void check(const FourierPositionOptions& o) {
 
 }  // namespace
 
+void bind_choice(Fields& visit, FourierPositionOptions& o) {
+  visit("coupling", o.coupling);
+  visit("factor", o.factor);
+  visit("num_frequencies", o.num_frequencies);
+  visit("kernel", o.kernel);
+  visit("matern_nu", o.matern_nu);
+  visit("window", o.window);
+  visit("smoothing", o.smoothing);
+  visit("initial_amplitude", o.initial_amplitude);
+  visit("max_bound", o.max_bound);
+  visit("draws", o.draws);
+  visit("phase", o.phase);
+  visit("released_code", o.released_code);
+  visit("hidden", o.hidden);
+}
+
+void bind(Fields& visit, FourierPositionOptions& o) {
+  visit("num_heads", o.num_heads);
+  visit("position_dim", o.position_dim);
+  visit("kind", o.kind);
+  visit("num_components", o.num_components);
+  visit("min_width", o.min_width);
+  visit("max_width", o.max_width);
+  visit("extent", o.extent);
+  visit("position_scale", o.position_scale);
+  visit("rotation_invariant", o.rotation_invariant);
+  visit("seed", o.seed);
+  bind_choice(visit, o);
+}
+
 std::shared_ptr<PositionSpectrum> make_position_spectrum(const FourierPositionOptions& options) {
   const auto& maker = kinds().get(options.kind);
   check(options);

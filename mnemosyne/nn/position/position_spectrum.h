@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/ops/fourier_features.h"
 
 namespace mnemosyne::nn {
@@ -56,6 +57,11 @@ struct FourierPositionOptions {
   /// Whether features are of e^f on a grid, from the exact f, and not of the sum of drawn waves.
   bool is_exact() const { return coupling == "multiplicative" && factor == "exp"; }
 };
+
+void bind(Fields& visit, FourierPositionOptions& options);
+
+/// Those that do not depend on where attention stands, but for `kind` and `num_components`.
+void bind_choice(Fields& visit, FourierPositionOptions& options);
 
 /// A learned spectrum: parameters, frozen draws, the function f that they stand for and the sum of
 /// waves that estimates it.

@@ -1,6 +1,5 @@
 #include "mnemosyne/nn/position/released_spectrum.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
@@ -10,6 +9,7 @@
 #include <numbers>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/position/frequency_draws.h"
 
 namespace mnemosyne::nn {
@@ -31,7 +31,7 @@ ReleasedSpectrum::ReleasedSpectrum(const FourierPositionOptions& o) {
   amplitude = register_parameter(
       "amplitude",
       at::full({heads, terms}, o.initial_amplitude / static_cast<double>(terms), type));
-  at::Generator generator = at::detail::createCPUGenerator(*o.seed ^ kCentreSeed);
+  const at::Generator generator = tensor_generator(*o.seed ^ kCentreSeed);
   centre = register_parameter("centre", at::randn({heads, terms, dim}, generator, type));
   log_square = register_parameter("log_square", at::zeros({heads, terms}, type));
   frequencies = register_buffer("frequencies", draw_frequencies({.kind = DrawKind::kIndependent,

@@ -13,6 +13,12 @@
 
 namespace mnemosyne::nn {
 
+void bind(Fields& visit, RotaryPositionOptions& o) {
+  visit("position_dim", o.position_dim);
+  visit("base", o.base);
+  visit("position_scale", o.position_scale);
+}
+
 void check_rotary(const RotaryPositionOptions& options, int64_t depth) {
   if (options.position_dim < 1 || depth < 2 * options.position_dim) {
     throw InputError("[attention] expected heads of at least two dimensions per axis of the " +

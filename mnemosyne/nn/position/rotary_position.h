@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "mnemosyne/core/fields.h"
+
 namespace mnemosyne::nn {
 
 /// Rotary position encoding (Su et al. 2021, arXiv 2104.09864). Dimensions of a head are divided
@@ -13,6 +15,8 @@ struct RotaryPositionOptions {
   double base = 10000.0;        ///< The i-th of n pairs turns by base^(-i/n) per unit of position.
   double position_scale = 1.0;  ///< Positions are multiplied by it first.
 };
+
+void bind(Fields& visit, RotaryPositionOptions& options);
 
 /// x [B,H,L,D] turned by the positions [L,P] or [B,L,P] of its tokens: inner products of two turned
 /// vectors depend on the offset of their positions alone.

@@ -10,8 +10,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/core/registry.h"
 #include "mnemosyne/nn/position/frequency_draws.h"
 
 namespace mnemosyne::nn {
@@ -22,15 +22,14 @@ using ops::WindowShape;
 constexpr double kTwoPi = 2.0 * std::numbers::pi;
 
 WindowShape window_shape(const FourierPositionOptions& o) {
-  static const Registry<WindowShape(bool)> registry(
-      "window",
-      {{"auto", [](bool line) { return line ? WindowShape::kDirichlet : WindowShape::kBox; }},
-       {"dirichlet", [](bool) { return WindowShape::kDirichlet; }},
-       {"tent", [](bool) { return WindowShape::kTent; }},
-       {"box", [](bool) { return WindowShape::kBox; }},
-       {"l2_ball", [](bool) { return WindowShape::kL2Ball; }},
-       {"l1_ball", [](bool) { return WindowShape::kL1Ball; }}});
-  const WindowShape shape = registry.get(o.window)(o.position_dim == 1);
+  const Choices<WindowShape> shapes = {
+      {"auto", o.position_dim == 1 ? WindowShape::kDirichlet : WindowShape::kBox},
+      {"dirichlet", WindowShape::kDirichlet},
+      {"tent", WindowShape::kTent},
+      {"box", WindowShape::kBox},
+      {"l2_ball", WindowShape::kL2Ball},
+      {"l1_ball", WindowShape::kL1Ball}};
+  const WindowShape shape = one_of("window", o.window, shapes);
   const int64_t largest = shape == WindowShape::kDirichlet ? 1
                           : shape == WindowShape::kL1Ball  ? 2
                           : shape == WindowShape::kL2Ball  ? 3

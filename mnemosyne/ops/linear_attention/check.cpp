@@ -92,8 +92,7 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
     check_sizes("log_decay", in.log_decay, {s.heads, s.keys, s.rank});
   }
   if (in.query_log.defined() || in.key_log.defined()) {
-    if (options.feature_map != FeatureMapKind::kFavorPlus &&
-        options.feature_map != FeatureMapKind::kHypPlus) {
+    if (!options.feature_map.has_value() || !traits_of(*options.feature_map).exponential) {
       throw InputError(
           "[linear_attention] expected query_log and key_log only with the feature "
           "maps favor+ and hyp+, got another one");
@@ -106,12 +105,11 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
 }  // namespace
 
 bool feature_map_projects(const LinearAttentionOptions& options) {
-  return options.feature_map.has_value() && options.feature_map != FeatureMapKind::kElu &&
-         options.feature_map != FeatureMapKind::kConstant;
+  return options.feature_map.has_value() && traits_of(*options.feature_map).per_vector > 0;
 }
 
 bool feature_map_has_offset(const LinearAttentionOptions& options) {
-  return feature_map_projects(options) && options.feature_map != FeatureMapKind::kRelu;
+  return options.feature_map.has_value() && traits_of(*options.feature_map).estimates;
 }
 
 double linear_attention_scale(const LinearAttentionOptions& options, int64_t depth) {

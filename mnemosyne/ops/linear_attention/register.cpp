@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/ops/linear_attention/check.h"
 #include "mnemosyne/ops/linear_attention/cpu.h"
@@ -39,37 +40,20 @@ constexpr size_t kNumOutputs = 5;
 /// Arguments of the node that are no tensors.
 constexpr size_t kNumSettings = 6;
 
+constexpr const char* kIdentity = "identity";
+
 std::optional<FeatureMapKind> kind_of(c10::string_view name) {
-  if (name == "identity") return std::nullopt;
-  if (name == "constant") return FeatureMapKind::kConstant;
-  if (name == "favor+") return FeatureMapKind::kFavorPlus;
-  if (name == "hyp+") return FeatureMapKind::kHypPlus;
-  if (name == "trig") return FeatureMapKind::kTrig;
-  if (name == "relu") return FeatureMapKind::kRelu;
-  if (name == "elu+1") return FeatureMapKind::kElu;
-  throw InputError(
-      "[linear_attention] expected a feature_map of identity, constant, favor+, hyp+, "
-      "trig, relu and elu+1, got " +
-      std::string(name));
+  if (name == kIdentity) return std::nullopt;
+  std::string known = kIdentity;
+  for (const FeatureMapTraits& map : kFeatureMaps) {
+    if (name == map.name) return map.kind;
+    known += ", " + std::string(map.name);
+  }
+  refuse("linear_attention", "a feature_map of " + known, in_quotes(name));
 }
 
 const char* name_of(std::optional<FeatureMapKind> kind) {
-  if (!kind.has_value()) return "identity";
-  switch (*kind) {
-    case FeatureMapKind::kConstant:
-      return "constant";
-    case FeatureMapKind::kFavorPlus:
-      return "favor+";
-    case FeatureMapKind::kHypPlus:
-      return "hyp+";
-    case FeatureMapKind::kTrig:
-      return "trig";
-    case FeatureMapKind::kRelu:
-      return "relu";
-    case FeatureMapKind::kElu:
-      break;
-  }
-  return "elu+1";
+  return kind.has_value() ? traits_of(*kind).name : kIdentity;
 }
 
 /// What is not a tensor.

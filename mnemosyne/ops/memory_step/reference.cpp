@@ -47,7 +47,7 @@ LayerResult write_and_read(const MemoryLayerWeights& layer, const at::Tensor& me
                            const at::Tensor& token, const at::Tensor& values,
                            const MemoryStepWeights& weights, const MemoryStepOptions& options) {
   const bool constant = options.feature_map == FeatureMapKind::kConstant;
-  const double floor = options.feature_map == FeatureMapKind::kTrig ? 0.1 : 1e-12;
+  const double floor = traits_of(options.feature_map).positive ? 1e-12 : 0.1;
   const at::Tensor decayed = layer.decay.view({-1, 1, 1, 1}) * memory;
   at::Tensor next, sums;
   if (constant) {

@@ -9,8 +9,8 @@
 
 #include "mnemosyne/core/embedded.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/io/gzip.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

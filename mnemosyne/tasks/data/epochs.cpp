@@ -1,6 +1,6 @@
 #include "mnemosyne/tasks/data/epochs.h"
 
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::tasks {
 

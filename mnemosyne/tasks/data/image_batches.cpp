@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/tasks/data/epochs.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

@@ -9,13 +9,13 @@
 #include <string_view>
 #include <utility>
 
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/io/byte_source.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/line_reader.h"
 #include "mnemosyne/io/tar.h"
 #include "mnemosyne/tasks/data/bytes.h"
 #include "mnemosyne/tasks/fields.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/tasks/data/bytes.h"
 #include "mnemosyne/tasks/data/utf8.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

@@ -15,8 +15,8 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/module_metadata.h"
-#include "mnemosyne/tasks/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

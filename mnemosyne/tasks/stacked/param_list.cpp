@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::tasks {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/tasks/random.h"
+#include "mnemosyne/core/random.h"
 
 namespace mnemosyne::tasks {
 namespace {

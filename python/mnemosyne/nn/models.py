@@ -17,17 +17,28 @@ class AttentionChoice(TypedDict, total=False):
     kind: str  # "linear" or "softmax"
     position: str  # none, absolute, rope, flt, damped (causal); linear: fft; softmax: alibi, t5
     num_kv_heads: int
+    num_components: int
+    spectrum: str  # of "flt" and "fft": the kind of a FourierPosition
+    # Of linear attention, as LinearAttention has them.
     feature_map: str
     num_features: int
-    spectrum: str  # of "flt" and "fft": the kind of a FourierPosition
+    exact_length: int  # up to so many tokens "flt" applies its mask exactly
+    # Of "flt" and "fft", as FourierPosition has them.
     coupling: str
     factor: str
     num_frequencies: int
-    num_components: int
-    exact_length: int  # up to so many tokens "flt" applies its mask exactly
+    kernel: str
+    matern_nu: float
+    window: str
+    smoothing: float
     initial_amplitude: float
     max_bound: float
+    draws: str
     phase: bool
+    released_code: bool
+    hidden: int
+    # Of "damped", as DampedPosition has it.
+    initial_weight: float
 
 
 class _Model(LibraryModule):

@@ -1,15 +1,37 @@
 #pragma once
 
 #include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
-namespace mnemosyne::tasks {
+namespace mnemosyne {
+
+// Randomness is a function of seeds: nothing runs along, so that a resumed run draws what an
+// uninterrupted one would have drawn, whichever thread works first. Seeds are split in two ways,
+// which recorded runs keep apart: `mix_seeds` in tasks and meta-training, `part_seed` in modules.
 
 /// A well mixed 64-bit value of two: how one seed becomes many (a step's, an epoch's, a tensor's).
 uint64_t mix_seeds(uint64_t seed, uint64_t index);
+
+/// `mix_seeds` by each number of a path, for example (outer step, task).
+uint64_t derive_seed(uint64_t seed, std::initializer_list<uint64_t> path);
+
+/// The seed of part `index` of a module that has a seed: neighbouring seeds have nothing in common.
+uint64_t part_seed(uint64_t seed, uint64_t index);
+
+/// The seed; where there is none, one from torch's default generator, as torch::manual_seed set it.
+uint64_t seed_or_draw(const std::optional<uint64_t>& seed);
+
+/// Options whose seed has been decided, so that a module can be made of them again.
+template <typename Options>
+Options with_seed(Options options) {
+  options.seed = seed_or_draw(options.seed);
+  return options;
+}
 
 /// A small random source (SplitMix64) whose numbers are the same with every standard library, which
 /// <random>'s distributions do not promise.
@@ -51,7 +73,10 @@ class Random {
 /// 0 ... count - 1 in random order (Fisher and Yates).
 std::vector<int64_t> permutation(int64_t count, uint64_t seed);
 
-/// ATen's generator, for filling tensors.
+/// ATen's generator, for filling tensors on the CPU.
 at::Generator tensor_generator(uint64_t seed);
 
-}  // namespace mnemosyne::tasks
+/// N(0, deviation^2), float32: the same for the same seed, whatever else draws numbers.
+at::Tensor seeded_normal(at::IntArrayRef sizes, double deviation, uint64_t seed);
+
+}  // namespace mnemosyne
