@@ -10,7 +10,7 @@ namespace mnemosyne::ops {
 /// turns.
 struct OrthogonalizeTimes {
   double fused = 0;     ///< `orthogonalize_`
-  double bfloat16 = 0;  ///< `orthogonalize_` with that precision
+  double products = 0;  ///< `orthogonalize_` as on a device without a kernel, in float32
   double muon = 0;      ///< what torch.optim.Muon does, see `muon_newton_schulz`
 };
 

@@ -1,15 +1,10 @@
-#include <ATen/ops/stack.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <map>
 #include <memory>
 #include <numeric>
-#include <utility>
 #include <vector>
 
-#include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/orthogonalize.h"
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "mnemosyne/ops/orthogonalize/poles.h"
@@ -62,20 +57,6 @@ void orthogonalize_one(const MatrixRef& matrix) {
   });
 }
 
-/// Equal shapes stacked, as polynomials in bfloat16.
-void orthogonalize_batches(at::TensorList matrices) {
-  std::map<std::pair<int64_t, int64_t>, std::vector<at::Tensor>> groups;
-  for (const at::Tensor& matrix : matrices) {
-    groups[{matrix.size(0), matrix.size(1)}].push_back(matrix);
-  }
-  for (const auto& [sizes, group] : groups) {
-    const at::Tensor results = orthogonalize_polynomial(at::stack(group));
-    for (size_t i = 0; i < group.size(); ++i) {
-      group[i].copy_(results.select(0, static_cast<int64_t>(i)));
-    }
-  }
-}
-
 }  // namespace
 
 void orthogonalize_(const MatrixRef* matrices, int64_t count) {
@@ -97,26 +78,6 @@ void orthogonalize_(const MatrixRef* matrices, int64_t count) {
   parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < count; i = next++) orthogonalize_one(matrices[order[i]]);
   });
-}
-
-void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options) {
-  if (options.precision != "float32" && options.precision != "bfloat16") {
-    throw InputError("[orthogonalize_] expected precision float32 or bfloat16, got " +
-                     options.precision);
-  }
-  for (const at::Tensor& matrix : matrices) {
-    TORCH_CHECK(matrix.dim() == 2 && matrix.is_contiguous() && matrix.scalar_type() == at::kFloat &&
-                    matrix.device().is_cpu(),
-                "[orthogonalize_] expected contiguous float32 matrices on the CPU, got ",
-                matrix.toString(), " ", matrix.sizes());
-  }
-  if (options.precision == "bfloat16") return orthogonalize_batches(matrices);
-  std::vector<MatrixRef> references;
-  references.reserve(matrices.size());
-  for (const at::Tensor& matrix : matrices) {
-    references.push_back({matrix.data_ptr<float>(), matrix.size(0), matrix.size(1)});
-  }
-  orthogonalize_(references.data(), static_cast<int64_t>(references.size()));
 }
 
 }  // namespace mnemosyne::ops

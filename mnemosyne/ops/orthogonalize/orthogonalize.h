@@ -3,7 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string>
+#include <optional>
 
 namespace mnemosyne::ops {
 
@@ -34,7 +34,33 @@ at::Tensor orthogonalize_reference(const at::Tensor& x);
 /// way for a GPU. Singular values land in [.86, 1.14]; in bfloat16 those below about 1e-2 of the
 /// largest suffer from its rounding. Five Newton-Schulz steps as in Muon cost the same and reach
 /// [.68, 1.20].
+///
+/// In float32 and float64 a matrix that is long for its width, N > 2 M, is treated by way of the
+/// polynomials of its Gram matrix [M, M], which is cheaper; bfloat16 is not precise enough for
+/// that.
 at::Tensor orthogonalize_polynomial(const at::Tensor& x, at::ScalarType precision = at::kBFloat16);
+
+struct OrthogonalizeOptions {
+  /// Of the polynomial. Unset: bfloat16 on CUDA, where products in it are up to sixteen times as
+  /// fast and Muon's users have found it enough; float32 on other devices.
+  std::optional<at::ScalarType> precision = {};
+};
+
+/// Orthogonalises every matrix of x [..., M, N], in the way of its device and dtype: float64 by
+/// `orthogonalize_reference`; others on the CPU by its float32 in a kernel (`orthogonalize_`), on
+/// other devices by `orthogonalize_polynomial`. Nothing is read back; not differentiable.
+at::Tensor orthogonalize(const at::Tensor& x, const OrthogonalizeOptions& options = {});
+
+/// The same in place for a list of matrices that do not overlap, every one 2-d and contiguous, all
+/// of one device and dtype, float32 or float64:
+///
+///     at::Tensor a = at::randn({64, 128}), b = at::randn({32, 32});
+///     ops::orthogonalize_({a, b});
+///
+/// Where there is no kernel, tall matrices are treated with wide ones, equal shapes in one product,
+/// and small ones padded by zeros to larger ones where that costs less than products of their own;
+/// the value of a matrix may then depend on the others by its rounding.
+void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options = {});
 
 /// A contiguous, row-major float32 matrix on the CPU, not owned.
 struct MatrixRef {
@@ -54,20 +80,5 @@ struct MatrixRef {
 /// same number added again and again), which products with vectors of random signs show, those M x
 /// M numbers are computed again in double precision.
 void orthogonalize_(const MatrixRef* matrices, int64_t count);
-
-struct OrthogonalizeOptions {
-  /// "float32": the rational function in kernels of our own. "bfloat16":
-  /// `orthogonalize_polynomial`, equal shapes batched, through oneDNN; coarser, on CPUs also slower
-  /// (benchmark_orthogonalize.h), and the value of a matrix may depend on its batch.
-  std::string precision = "float32";
-};
-
-/// The same for tensors, every one 2-d, contiguous, float32, on the CPU:
-///
-///     at::Tensor a = at::randn({64, 128}), b = at::randn({32, 32});
-///     ops::orthogonalize_({a, b});
-///
-/// InputError for an unknown precision.
-void orthogonalize_(at::TensorList matrices, const OrthogonalizeOptions& options = {});
 
 }  // namespace mnemosyne::ops

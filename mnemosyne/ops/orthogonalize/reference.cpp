@@ -2,7 +2,7 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/linalg_inv.h>
+#include <ATen/ops/linalg_inv_ex.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/minimum.h>
@@ -24,6 +24,9 @@ at::Tensor in_double(const at::Tensor& x) {
               "[orthogonalize] expected a floating-point dtype, got ", x.scalar_type());
   return x.to(at::kDouble);
 }
+
+/// Of positive definite matrices, whose errors need not be read back.
+at::Tensor inverse_of(const at::Tensor& x) { return std::get<0>(at::linalg_inv_ex(x)); }
 
 }  // namespace
 
@@ -57,7 +60,7 @@ at::Tensor orthogonalize_reference(const at::Tensor& x) {
     const at::Tensor identity = at::eye(gram.size(-1), gram.options());
     at::Tensor function = at::zeros_like(gram);
     for (size_t j = 0; j < kPoles.size(); ++j) {
-      function = function + kWeights[j] * at::linalg_inv(gram / bound + kPoles[j] * identity);
+      function = function + kWeights[j] * inverse_of(gram / bound + kPoles[j] * identity);
     }
     result = at::matmul(function, wide);
   }

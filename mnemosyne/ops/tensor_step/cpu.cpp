@@ -12,6 +12,7 @@
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "mnemosyne/ops/parallel.h"
 #include "mnemosyne/ops/tensor_step/chunks.h"
+#include "mnemosyne/ops/without_kernels.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -237,7 +238,7 @@ bool tensor_step_has_kernel(const TensorStep& step) {
   const auto fits = [](const at::Tensor& t) {
     return t.is_cpu() && t.layout() == at::kStrided && t.scalar_type() != at::kDouble;
   };
-  return std::all_of(step.params.begin(), step.params.end(), fits);
+  return !WithoutKernels::active() && std::all_of(step.params.begin(), step.params.end(), fits);
 }
 
 StepSums advance_moments_cpu_(TensorStep& step, bool with_sums) {
