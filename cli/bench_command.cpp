@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
 
 #include "bench_attention.h"
 #include "command.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/step_timing.h"
 #include "mnemosyne/ops/orthogonalize/benchmark.h"
+#include "mnemosyne/ops/without_kernels.h"
 #include "mnemosyne/optim/benchmark_memory.h"
 #include "table.h"
 #include "threads_option.h"
@@ -20,6 +22,7 @@ struct BenchOptions {
                                       "muon",  "orthogonal", "mnemosyne", "lstm"};
   int64_t repetitions = 9;
   std::vector<int> threads{1};
+  std::string path = "fused";
 };
 
 // Rules with a large state, the LSTMs, take minutes and gigabytes on the whole list; their cost is
@@ -35,6 +38,8 @@ struct StepRow {
 };
 
 std::vector<StepRow> time_optimizers(const BenchOptions& options) {
+  std::optional<ops::WithoutKernels> without_kernels;
+  if (options.path == "tensor") without_kernels.emplace();
   const std::vector<at::Tensor> params = meta::vit_tiny_params();
   const auto from = params.begin() + kBlockFrom;
   const std::vector<at::Tensor> block(from, from + kBlockTensors);
@@ -90,7 +95,7 @@ int run_bench_optimizer(const BenchOptions& options, bool json) {
     steps.push_back(time_optimizers(options));
   }
   Table table({"optimizer", "parameters", "threads", "ms a step", threads_heading(options.threads),
-               "x fused AdamW", "state bytes/parameter"},
+               "x fused AdamW", "state bytes/parameter", "operations", "host reads"},
               2);
   std::vector<io::Record> records;
   for (size_t i = 0; i < steps[0].size(); ++i) {
@@ -100,16 +105,21 @@ int run_bench_optimizer(const BenchOptions& options, bool json) {
       table.add({row.label, row.whole ? "all of ViT-Ti" : "one block",
                  fmt::format("{}", options.threads[t]), number(row.cost.milliseconds, 3),
                  number(of_first, 2), number(row.cost.over_fused_adamw, 3),
-                 number(row.cost.bytes_per_param, 3)});
+                 number(row.cost.bytes_per_param, 3), fmt::format("{}", row.cost.operations),
+                 fmt::format("{}", row.cost.host_reads)});
       records.push_back({{"optimizer", row.label},
                          {"threads", options.threads[t]},
                          {"milliseconds", row.cost.milliseconds},
                          {"of_first_threads", of_first},
                          {"over_fused_adamw", row.cost.over_fused_adamw},
-                         {"state_bytes_per_parameter", row.cost.bytes_per_param}});
+                         {"state_bytes_per_parameter", row.cost.bytes_per_param},
+                         {"operations", static_cast<double>(row.cost.operations)},
+                         {"host_reads", static_cast<double>(row.cost.host_reads)}});
     }
   }
-  fmt::print("A step over ViT-Ti's parameters\n\n{}", table.text());
+  fmt::print("A step over ViT-Ti's parameters, {}\n\n{}",
+             options.path == "tensor" ? "by tensor operations as on a GPU" : "through the kernels",
+             table.text());
   for (const int threads : options.threads) {
     at::set_num_threads(threads);
     fmt::print("\n{} thread{}\n", threads, threads == 1 ? "" : "s");
@@ -135,6 +145,11 @@ void add_bench_command(CLI::App& app, Context& context) {
   optimizer->add_option("--repetitions", options->repetitions, "Medians are taken over these")
       ->check(whole_number(1))
       ->type_name("K")
+      ->capture_default_str();
+  optimizer
+      ->add_option("--path", options->path,
+                   "fused: kernels where there are some; tensor: what a GPU runs, on the CPU")
+      ->check(CLI::IsMember({"fused", "tensor"}))
       ->capture_default_str();
   add_threads_option(*optimizer, options->threads);
   optimizer->callback([options, &context] {

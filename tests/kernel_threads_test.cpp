@@ -147,32 +147,32 @@ Results run_orthogonalize(int64_t matrices, int64_t rows) {
   return results;
 }
 
-Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes) {
+Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t chunk_size) {
   at::manual_seed(5);
-  std::vector<TensorStepItem> items;
-  std::vector<TensorCoefficients> coefficients;
+  TensorStep step{.chunk_size = chunk_size};
   for (const std::vector<int64_t>& shape : shapes) {
-    items.push_back({.param = at::randn(shape),
-                     .grad = at::randn(shape),
-                     .momentum = at::randn(shape),
-                     .second_moment = at::rand(shape),
-                     .rows = shape.size() > 1 ? shape[0] : 0});
-    coefficients.push_back({.step = 0.1,
-                            .decay = 0.01,
-                            .mixture = 0.5,
-                            .corrected = true,
-                            .readouts = {0.1, -0.2, 0.3, -0.1, 0.2}});
+    step.params.push_back(at::randn(shape));
+    step.grads.push_back(at::randn(shape));
+    step.momenta.push_back(at::randn(shape));
+    step.second_moments.push_back(at::rand(shape));
+    step.rows.push_back(shape.size() > 1 ? shape[0] : 0);
+    step.base.push_back({.step = 0.1, .decay = 0.01});
   }
-  const std::vector<TensorSums> sums = update_moments_(items, coefficients, /*with_sums=*/true);
-  apply_directions_(items, coefficients, sums);
-  Results results;
-  for (size_t i = 0; i < items.size(); ++i) {
-    const TensorSums& s = sums[i];
-    results.insert(results.end(),
-                   {items[i].param, items[i].momentum, items[i].second_moment,
-                    at::tensor({s.grad_dot_momentum, s.grad_squared, s.old_squared, s.new_squared,
-                                s.param_squared, s.second_moment, s.zeros},
-                               at::kDouble)});
+  const StepSums sums = advance_moments_(step, /*with_sums=*/true);
+  const at::Tensor half = at::full_like(sums.zeros, 0.5);
+  const at::Tensor readouts = at::tensor({0.1, -0.2, 0.3, -0.1, 0.2});
+  const StepCorrection correction{
+      .step = half, .blend = half, .mixture = half, .readouts = readouts.expand({half.numel(), 5})};
+  Results results{apply_directions_(step, sums, &correction),
+                  sums.grad_dot_momentum,
+                  sums.grad_squared,
+                  sums.old_squared,
+                  sums.new_squared,
+                  sums.param_squared,
+                  sums.second_moment,
+                  sums.zeros};
+  for (const auto* list : {&step.params, &step.momenta, &step.second_moments}) {
+    results.insert(results.end(), list->begin(), list->end());
   }
   return results;
 }
@@ -219,8 +219,10 @@ std::vector<Kernel> large_kernels() {
   add("memory step in place", [sizes] { return run_memory_step_in_place(sizes); });
   add("lstm step", [sizes] { return run_lstm_step(sizes); });
   add("orthogonalize", [] { return run_orthogonalize(9, 60); });
-  add("tensor step",
-      [] { return run_tensor_step({{300, 200}, {70'001}, {64, 64}, {5}, {150, 400}, {33, 65}}); });
+  const std::vector<std::vector<int64_t>> shapes{{300, 200}, {70'001},   {64, 64},
+                                                 {5},        {150, 400}, {33, 65}};
+  add("tensor step", [shapes] { return run_tensor_step(shapes, 0); });
+  add("tensor step by chunks", [shapes] { return run_tensor_step(shapes, 5000); });
   return kernels;
 }
 
@@ -235,7 +237,7 @@ std::vector<Kernel> small_kernels() {
   kernels.push_back({"memory step in place", [sizes] { return run_memory_step_in_place(sizes); }});
   kernels.push_back({"lstm step", [sizes] { return run_lstm_step(sizes); }});
   kernels.push_back({"orthogonalize", [] { return run_orthogonalize(2, 8); }});
-  kernels.push_back({"tensor step", [] { return run_tensor_step({{30, 20}, {1000}, {5}}); }});
+  kernels.push_back({"tensor step", [] { return run_tensor_step({{30, 20}, {1000}, {5}}, 0); }});
   return kernels;
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "mnemosyne/kernels/isa.h"
+#include "mnemosyne/ops/operation_count.h"
 #include "mnemosyne/ops/tensor_step/device.h"
 #include "mnemosyne/ops/tensor_step/tensor_step.h"
 #include "mnemosyne/ops/without_kernels.h"
@@ -53,7 +54,7 @@ Problem make_problem(const Case& c) {
   const at::ScalarType state = c.dtype == at::kDouble ? at::kDouble : at::kFloat;
   for (const std::vector<int64_t>& shape : c.shapes) {
     const at::Tensor param = at::randn(shape, at::kDouble).to(c.dtype);
-    const bool matrix = shape.size() > 1 && param.numel() > 0;
+    const bool matrix = shape.size() > 1 && shape[0] > 1 && param.numel() > 0;
     const double t = static_cast<double>(step.params.size() + 1);
     step.params.push_back(param);
     step.grads.push_back(at::randn(shape, at::kDouble).to(c.dtype));
@@ -143,12 +144,13 @@ void expect_close(const Outcome& actual, const Outcome& expected, Tolerance tole
   const double rtol = std::min(tolerance.rtol, 1e-5);
   const Tolerance of_sums{rtol, 20 * rtol};
   EXPECT_EQ(s.zeros.scalar_type(), at::kDouble);
-  EXPECT_TRUE(close(s.grad_dot_momentum, t.grad_dot_momentum, of_sums));
-  EXPECT_TRUE(close(s.grad_squared, t.grad_squared, of_sums));
-  EXPECT_TRUE(close(s.old_squared, t.old_squared, of_sums));
-  EXPECT_TRUE(close(s.new_squared, t.new_squared, of_sums));
-  EXPECT_TRUE(close(s.param_squared, t.param_squared, of_sums));
-  EXPECT_TRUE(close(s.second_moment, t.second_moment, of_sums));
+  for (const auto member :
+       {&StepSums::grad_dot_momentum, &StepSums::grad_squared, &StepSums::old_squared,
+        &StepSums::new_squared, &StepSums::param_squared, &StepSums::second_moment}) {
+    // Sums that are not finite say so: as NaN or as infinity.
+    const auto finite = [](const at::Tensor& x) { return x.nan_to_num(-1, -1, -1); };
+    EXPECT_TRUE(close(finite(s.*member), finite(t.*member), of_sums));
+  }
   EXPECT_TRUE(close(s.zeros, t.zeros, {0, 0}));
 }
 
@@ -267,6 +269,38 @@ TEST(TensorStepDevice, TakesSeveralDtypesAndStridesInOneList) {
                     by_reference(copy_of(problem), true).problem.step.params[1], {1e-9, 1e-10}));
 }
 
+// The shapes of ViT-Ti/16, whose 152 tensors took 18,881 operations and 1,216 reads.
+TEST(TensorStepDevice, TakesFewOperationsForManyTensorsAndReadsNothing) {
+  Case c;
+  c.shapes = {{1, 1, 192}, {1, 197, 192}, {192, 3, 16, 16}, {192}, {192}, {192}, {10, 192}, {10}};
+  for (int block = 0; block < 12; ++block) {
+    c.shapes.insert(c.shapes.end(), {{192},
+                                     {192},
+                                     {576, 192},
+                                     {576},
+                                     {192, 192},
+                                     {192},
+                                     {192},
+                                     {192},
+                                     {768, 192},
+                                     {768},
+                                     {192, 768},
+                                     {192}});
+  }
+  ASSERT_EQ(c.shapes.size(), 152);
+  for (const int64_t chunk_size : {0, 4096}) {
+    c.chunk_size = chunk_size;
+    Problem problem = make_problem(c);
+    const WithoutKernels without_kernels;
+    const OperationCount count;
+    const StepSums sums = advance_moments_(problem.step, true);
+    apply_directions_(problem.step, sums, &problem.correction);
+    EXPECT_LE(count.operations(), 230);
+    EXPECT_EQ(count.host_reads(), 0);
+    std::cout << "OPS " << chunk_size << " " << count.operations() << "\n";
+  }
+}
+
 TEST(TensorStepDevice, IsTheWayWithoutKernels) {
   const Problem problem = make_problem({.shapes = {{7}, {300}}});
   const WithoutKernels without_kernels;
@@ -345,7 +379,7 @@ TEST_P(TensorStepNotFinite, ACoordinateWithoutAFiniteStepStays) {
 }
 
 TEST_P(TensorStepNotFinite, EpsOfZeroMovesNothingWithoutAGradient) {
-  Problem problem = make_problem({.corrected = false, .shapes = {{5}, {3, 4}}});
+  Problem problem = make_problem({.shapes = {{5}, {3, 4}}});
   for (size_t i = 0; i < 2; ++i) {
     problem.step.base[i].eps = 0;
     for (auto* list : {&problem.step.grads, &problem.step.momenta, &problem.step.second_moments}) {

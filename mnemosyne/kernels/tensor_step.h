@@ -4,10 +4,49 @@
 
 #include "mnemosyne/kernels/dispatch.h"
 
+// A step of the optimizer over a list of tensors, float32: ops/tensor_step/tensor_step.h has the
+// specification and its letters.
+
 namespace mnemosyne::kernels {
 
-/// Sums over the coordinates of a chunk, before the moments are updated where "old" is said.
-struct ChunkSums {
+constexpr int kNumReadouts = 5;
+
+/// One tensor of the list.
+struct StepTensor {
+  float* param;
+  const float* grad;
+  float* momentum;
+  float* second_moment;  ///< or null
+  float* direction;      ///< of a matrix, else null: m + blend (g - m), then D / `scale`
+  float momentum_decay;  ///< b1
+  float second_decay;    ///< b2
+  float momentum_correction;
+  float second_correction;
+  float eps;
+  float decay;
+  float scale;               ///< of the direction, or of a where there is none
+  float mean_second_moment;  ///< of v^
+  bool corrected;            ///< whether the read-outs are used
+};
+
+/// What is learned of one chunk.
+struct ChunkNumbers {
+  float step;
+  float blend;
+  float mixture;
+  float readouts[kNumReadouts];
+};
+
+/// Coordinates of one chunk, what a thread treats at once.
+struct StepPiece {
+  int64_t tensor;
+  int64_t chunk;
+  int64_t begin;
+  int64_t size;
+};
+
+/// Sums over a piece, before the moments are updated where "old" is said.
+struct PieceSums {
   double grad_dot_momentum;  ///< <g, old m>
   double grad_squared;       ///< |g|^2
   double old_squared;        ///< |old m|^2
@@ -17,58 +56,33 @@ struct ChunkSums {
   double zeros;              ///< number of coordinates with g = 0
 };
 
-/// m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2 over `size` coordinates, with the sums of
-/// the chunk. `second_moment` may be null; `sums` may be null, and then `param` is not read.
-struct MomentsParams {
-  const float* grad;
-  const float* param;
-  float* momentum;
-  float* second_moment;
-  int64_t size;
-  float momentum_decay;
-  float second_decay;
-  ChunkSums* sums;
+struct TensorStepParams {
+  const StepTensor* tensors;
+  const ChunkNumbers* chunks;
+  const StepPiece* pieces;
+  float rms;         ///< of a direction
+  float bound;       ///< of the read-outs' effect: a step changes by 1 - bound to 1 + bound
+  PieceSums* sums;   ///< [pieces] or null: then `param` is not read
+  int64_t* skipped;  ///< [pieces], zero
 };
 
-/// direction <- m + blend (g - m), what is orthogonalised.
-struct BlendParams {
-  const float* grad;
-  const float* momentum;
-  float* direction;
-  int64_t size;
-  float blend;
+/// The pieces from begin to end.
+struct TensorStepSlice {
+  const TensorStepParams& problem;
+  int64_t begin;
+  int64_t end;
 };
 
-constexpr int kNumReadouts = 5;
-
-/// p <- p (1 - decay) - step f (d + mixture (rms a - d)): see optim/mnemosyne_rule.h for a and f.
-/// A coordinate whose step is not finite stays, and *skipped becomes above zero.
-///
-/// Without `direction` d is a itself. Without `second_moment` a is absent and f = 1.
-struct ApplyParams {
-  float* param;
-  const float* grad;
-  const float* momentum;
-  const float* second_moment;
-  const float* direction;
-  int64_t size;
-  float step;
-  float decay;
-  float scale;  ///< of the direction, to a root mean square of about `rms`
-  float rms;
-  float mixture;              ///< of rms a in a matrix' direction
-  float momentum_correction;  ///< 1 / (1 - b1^t)
-  float second_correction;    ///< 1 / (1 - b2^t)
-  float eps;
-  float mean_second_moment;  ///< of the tensor, bias-corrected
-  bool corrected;            ///< whether the read-outs below are used
-  float bound;               ///< of their effect: f is in 1 - bound to 1 + bound
-  float readouts[kNumReadouts];
-  int64_t* skipped;
-};
+// update_moments: m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, with the sums of the pieces.
+//
+// blend_directions: direction <- m + blend (g - m), what is orthogonalised then; of matrices.
+//
+// apply_directions: p <- p (1 - decay) - step f (d + mixture (rms a - d)) with d = scale direction,
+// or scale a without `direction`; without `second_moment` a is absent and f = 1. A coordinate whose
+// step is not finite stays, and `skipped` of its piece becomes above zero.
 
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(update_moments, MomentsParams)
-MN_DECLARE_KERNEL(blend_direction, BlendParams)
-MN_DECLARE_KERNEL(apply_direction, ApplyParams)
+MN_DECLARE_KERNEL(update_moments, TensorStepSlice)
+MN_DECLARE_KERNEL(blend_directions, TensorStepSlice)
+MN_DECLARE_KERNEL(apply_directions, TensorStepSlice)

@@ -11,6 +11,8 @@
 #include <functional>
 
 #include "mnemosyne/core/random.h"
+#include "mnemosyne/ops/operation_count.h"
+#include "mnemosyne/optim/deferred_count.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -50,6 +52,20 @@ Step contender_step(const Contender& contender, at::TensorList params,
           state = optim::init_state(*contender.rule, own)]() mutable {
     member.rule->step_(grads, state, own, member.options);
   };
+}
+
+/// Counts what a step of the optimizer with its gradients asks for; not the first one.
+void count_operations(const Contender& contender, at::TensorList params,
+                      const std::vector<at::Tensor>& grads, StepCost& cost) {
+  std::vector<at::Tensor> own_grads = grads;
+  const Step step = contender_step(contender, params, grads);
+  step();
+  const ops::OperationCount count;
+  optim::DeferredCount nonfinite;
+  optim::clean_gradients(own_grads, nonfinite);
+  step();
+  cost.operations = count.operations();
+  cost.host_reads = count.host_reads();
 }
 
 double seconds_of(const Step& step) {
@@ -107,6 +123,7 @@ std::vector<StepCost> time_steps(const std::vector<Contender>& contenders, at::T
   for (size_t i = 0; i < steps.size(); ++i) {
     costs.push_back({1e3 * median(seconds[i]), median(quotients[i]),
                      state_bytes_per_param(*contenders[i].rule, params)});
+    count_operations(contenders[i], params, grads, costs.back());
   }
   return costs;
 }

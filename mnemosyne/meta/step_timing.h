@@ -14,6 +14,8 @@ struct StepCost {
   double milliseconds = 0;      ///< Median.
   double over_fused_adamw = 0;  ///< Median of the quotients of one repetition each.
   double bytes_per_param = 0;   ///< State, without the step counters.
+  int64_t operations = 0;  ///< Of a step and the cleaning of its gradients (ops::OperationCount).
+  int64_t host_reads = 0;  ///< Of them those for which the host would wait for a device.
 };
 
 /// Times the steps of several optimizers and of torch's fused AdamW, in turn within every

@@ -10,17 +10,18 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/ops/clean_gradients.h"
+#include "mnemosyne/ops/without_kernels.h"
 #include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/fallback.h"
 
 namespace mnemosyne::optim {
 namespace {
-
-constexpr double kLargestGradient = 1e18;
 
 [[noreturn]] void refuse(const UpdateRule& rule, const std::string& expected, size_t index,
                          const std::string& got) {
@@ -195,27 +196,40 @@ State init_state(const UpdateRule& rule, at::TensorList params) {
   return state;
 }
 
+namespace {
+
+/// In place where nothing has to be mended, which a look at the numbers tells.
+void clean_on_host(at::Tensor& grad, DeferredCount& nonfinite) {
+  // A sum is one fast pass; it is finite and small unless something has to be mended.
+  const double total = grad.abs().sum(at::kDouble).item<double>();
+  if (std::isfinite(total) && total < ops::kLargestGradient) return;
+  const at::Tensor finite = at::isfinite(grad);
+  nonfinite.add(grad.numel() - finite.sum().item<int64_t>());
+  const double largest = grad.scalar_type() == at::kHalf ? 65504.0 : ops::kLargestGradient;
+  grad = grad.masked_fill(finite.logical_not(), 0).clamp(-largest, largest);
+}
+
+}  // namespace
+
 void clean_gradients(std::vector<at::Tensor>& grads, DeferredCount& nonfinite) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor*> elsewhere;
-  for (at::Tensor& grad : grads) {
-    if (!grad.is_cpu()) {
-      elsewhere.push_back(&grad);
-      continue;
+  std::vector<size_t> elsewhere;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (grads[i].is_cpu() && !ops::WithoutKernels::active()) {
+      clean_on_host(grads[i], nonfinite);
+    } else {
+      elsewhere.push_back(i);
     }
-    // A sum is one fast pass; it is finite and small unless something has to be mended.
-    const double total = grad.abs().sum(at::kDouble).item<double>();
-    if (std::isfinite(total) && total < kLargestGradient) continue;
-    const at::Tensor finite = at::isfinite(grad);
-    nonfinite.add(grad.numel() - finite.sum().item<int64_t>());
-    const double largest = grad.scalar_type() == at::kHalf ? 65504.0 : kLargestGradient;
-    grad = grad.masked_fill(finite.logical_not(), 0).clamp(-largest, largest);
   }
-  for (at::Tensor* grad : elsewhere) {
-    const at::Tensor finite = at::isfinite(*grad);
-    nonfinite.add((finite.logical_not()).sum());
-    const double largest = grad->scalar_type() == at::kHalf ? 65504.0 : kLargestGradient;
-    *grad = at::where(finite, *grad, 0).clamp(-largest, largest);
+  while (!elsewhere.empty()) {
+    const at::Device device = grads[elsewhere.front()].device();
+    const auto rest = std::stable_partition(elsewhere.begin(), elsewhere.end(),
+                                            [&](size_t i) { return grads[i].device() == device; });
+    std::vector<at::Tensor> own;
+    for (auto i = elsewhere.begin(); i != rest; ++i) own.push_back(grads[*i]);
+    nonfinite.add(ops::clean_gradients(own));
+    for (size_t k = 0; k < own.size(); ++k) grads[elsewhere[k]] = own[k];
+    elsewhere.erase(elsewhere.begin(), rest);
   }
 }
 

@@ -77,6 +77,17 @@ def test_bench_optimizer_shows_every_number_of_threads():
     assert [row["threads"] for row in kernels] == 3 * [1] + 3 * [2]
 
 
+@pytest.mark.slow
+def test_bench_optimizer_counts_what_a_gpu_would_run():
+    rows = run_json(
+        *("bench", "optimizer", "--optimizers", "orthogonal,mnemosyne", "--repetitions", 1),
+        *("--path", "tensor"),
+    )
+    for row in rows[:2]:
+        assert row["host_reads"] == 0
+        assert 50 < row["operations"] <= 300
+
+
 def test_tasks_are_listed():
     names = [task["name"] for task in run_json("tasks")]
     assert MLP in names and "vit_digits" in names
@@ -217,6 +228,7 @@ def test_config_file_sets_options_and_flags_override_it(tmp_path):
         (["bench"], ["subcommand"]),
         (["bench", "attention", "--lengths", "0"], ["--lengths"]),
         (["bench", "attention", "--threads", "1,0"], ["--threads", "from 1", "0"]),
+        (["bench", "optimizer", "--path", "gpu"], ["--path", "fused", "tensor", "gpu"]),
         (["bench", "optimizer", "--threads", "two"], ["--threads", "from 1", "two"]),
         (["bench", "optimizer", "--threads", "100000"], ["--threads", "to 1024", "100000"]),
         (["bench", "attention", "--rank", "-1"], ["--rank"]),

@@ -7,6 +7,45 @@ namespace {
 
 // Parameter blocks are passed by value: stores to the tensors then cannot alias them.
 
+/// One piece on its way through `update_moments`.
+struct Moments {
+  const float* grad;
+  const float* param;
+  float* momentum;
+  float* second_moment;
+  int64_t size;
+  float momentum_decay;
+  float second_decay;
+  PieceSums* sums;
+};
+
+/// One piece on its way through `apply_directions`.
+struct Application {
+  float* param;
+  const float* grad;
+  const float* momentum;
+  const float* second_moment;
+  const float* direction;
+  int64_t size;
+  float step;
+  float decay;
+  float scale;
+  float rms;
+  float mixture;
+  float momentum_correction;
+  float second_correction;
+  float eps;
+  float mean_second_moment;
+  float bound;
+  float readouts[kNumReadouts];
+  int64_t* skipped;
+};
+
+template <typename T>
+T* from(T* data, int64_t begin) {
+  return data == nullptr ? nullptr : data + begin;
+}
+
 // Independent partial sums, so that the compiler may keep them in one or two vector registers.
 constexpr int kLanes = 16;
 
@@ -27,7 +66,7 @@ constexpr int32_t kInfinityBits = 0x7F800000;
 inline float softsign(float x) { return x / (1.0f + std::fabs(x)); }
 
 template <bool kSecond>
-void moments_without_sums(const MomentsParams p) {
+void moments_without_sums(const Moments p) {
   const float keep = p.momentum_decay, add = 1.0f - keep;
   const float keep2 = p.second_decay, add2 = 1.0f - keep2;
 #pragma GCC ivdep
@@ -40,9 +79,9 @@ void moments_without_sums(const MomentsParams p) {
 
 // The sums of a chunk whose squares are too large for float, after the step: the old momentum is
 // read back from the new one.
-void sums_in_double(const MomentsParams& p) {
+void sums_in_double(const Moments& p) {
   const double keep = p.momentum_decay, add = 1.0 - keep;
-  ChunkSums sums = {};
+  PieceSums sums = {};
   for (int64_t i = 0; i < p.size; ++i) {
     const double g = p.grad[i], next = p.momentum[i], x = p.param[i];
     const double old = keep > 0 ? (next - add * g) / keep : 0.0;
@@ -61,7 +100,7 @@ void sums_in_double(const MomentsParams& p) {
 struct MomentsWithSums {
   Lanes dot, grad, old_m, new_m, param, second, zeros;
 
-  inline void add(const MomentsParams& p, int64_t i, int lane) {
+  inline void add(const Moments& p, int64_t i, int lane) {
     const float g = p.grad[i], m = p.momentum[i], x = p.param[i];
     const float next = p.momentum_decay * m + (1.0f - p.momentum_decay) * g;
     const float v = p.second_decay * p.second_moment[i] + (1.0f - p.second_decay) * g * g;
@@ -77,7 +116,7 @@ struct MomentsWithSums {
   }
 };
 
-void moments_with_sums(const MomentsParams p) {
+void moments_with_sums(const Moments p) {
   MomentsWithSums sums;
   int64_t i = 0;
   for (; i + kLanes <= p.size; i += kLanes) {
@@ -92,7 +131,7 @@ void moments_with_sums(const MomentsParams p) {
 }
 
 template <bool kDirection, bool kCorrected>
-inline float update_of(const ApplyParams& p, int64_t i) {
+inline float update_of(const Application& p, int64_t i) {
   const float v = p.second_correction * p.second_moment[i];
   const float inverse = 1.0f / (std::sqrt(v) + p.eps);
   const float adam = p.momentum_correction * p.momentum[i] * inverse;
@@ -111,7 +150,7 @@ inline float update_of(const ApplyParams& p, int64_t i) {
 }
 
 // Coordinates that were finite and are no longer stay where they were.
-void restore(const ApplyParams& p, float* param, const float* old, int64_t size) {
+void restore(const Application& p, float* param, const float* old, int64_t size) {
   bool any = false;
   for (int64_t i = 0; i < size; ++i) {
     if (magnitude_bits(param[i]) < kInfinityBits) continue;
@@ -123,7 +162,7 @@ void restore(const ApplyParams& p, float* param, const float* old, int64_t size)
 
 // p <- keep p - step update, in pieces that stay in the first cache.
 template <typename Update>
-void write(const ApplyParams p, float step, const Update& update) {
+void write(const Application p, float step, const Update& update) {
   constexpr int64_t kPiece = 512;
   const float keep = 1.0f - p.decay;
   float old[kPiece];
@@ -144,36 +183,91 @@ void write(const ApplyParams p, float step, const Update& update) {
 }
 
 template <bool kDirection, bool kCorrected>
-void apply(const ApplyParams& p) {
+void apply(const Application& p) {
   write(p, p.step,
-        [](const ApplyParams& q, int64_t i) { return update_of<kDirection, kCorrected>(q, i); });
+        [](const Application& q, int64_t i) { return update_of<kDirection, kCorrected>(q, i); });
 }
 
-void apply_direction_only(const ApplyParams& p) {
-  write(p, p.step * p.scale, [](const ApplyParams& q, int64_t i) { return q.direction[i]; });
+void blend_piece(const float* grad, const float* momentum, float* direction, int64_t size,
+                 float blend) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < size; ++i) {
+    direction[i] = momentum[i] + blend * (grad[i] - momentum[i]);
+  }
+}
+
+void apply_direction_only(const Application& p) {
+  write(p, p.step * p.scale, [](const Application& q, int64_t i) { return q.direction[i]; });
+}
+
+void apply_piece(const Application& p, bool corrected) {
+  if (p.second_moment == nullptr) return apply_direction_only(p);
+  const bool direction = p.direction != nullptr;
+  if (corrected) return direction ? apply<true, true>(p) : apply<false, true>(p);
+  return direction ? apply<true, false>(p) : apply<false, false>(p);
 }
 
 }  // namespace
 
-void update_moments(const MomentsParams& params) {
-  if (params.sums != nullptr) return moments_with_sums(params);
-  return params.second_moment != nullptr ? moments_without_sums<true>(params)
-                                         : moments_without_sums<false>(params);
-}
-
-void blend_direction(const BlendParams& params) {
-  const BlendParams p = params;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < p.size; ++i) {
-    p.direction[i] = p.momentum[i] + p.blend * (p.grad[i] - p.momentum[i]);
+void update_moments(const TensorStepSlice& slice) {
+  const TensorStepParams& problem = slice.problem;
+  for (int64_t k = slice.begin; k < slice.end; ++k) {
+    const StepPiece& piece = problem.pieces[k];
+    const StepTensor& x = problem.tensors[piece.tensor];
+    const Moments p{.grad = x.grad + piece.begin,
+                    .param = from(x.param, piece.begin),
+                    .momentum = x.momentum + piece.begin,
+                    .second_moment = from(x.second_moment, piece.begin),
+                    .size = piece.size,
+                    .momentum_decay = x.momentum_decay,
+                    .second_decay = x.second_decay,
+                    .sums = from(problem.sums, k)};
+    if (p.sums != nullptr) {
+      moments_with_sums(p);
+    } else if (p.second_moment != nullptr) {
+      moments_without_sums<true>(p);
+    } else {
+      moments_without_sums<false>(p);
+    }
   }
 }
 
-void apply_direction(const ApplyParams& params) {
-  if (params.second_moment == nullptr) return apply_direction_only(params);
-  const bool direction = params.direction != nullptr;
-  if (params.corrected) return direction ? apply<true, true>(params) : apply<false, true>(params);
-  return direction ? apply<true, false>(params) : apply<false, false>(params);
+void blend_directions(const TensorStepSlice& slice) {
+  for (int64_t k = slice.begin; k < slice.end; ++k) {
+    const StepPiece& piece = slice.problem.pieces[k];
+    const StepTensor& x = slice.problem.tensors[piece.tensor];
+    blend_piece(x.grad + piece.begin, x.momentum + piece.begin, x.direction + piece.begin,
+                piece.size, slice.problem.chunks[piece.chunk].blend);
+  }
+}
+
+void apply_directions(const TensorStepSlice& slice) {
+  const TensorStepParams& problem = slice.problem;
+  for (int64_t k = slice.begin; k < slice.end; ++k) {
+    const StepPiece& piece = problem.pieces[k];
+    const StepTensor& x = problem.tensors[piece.tensor];
+    const ChunkNumbers& chunk = problem.chunks[piece.chunk];
+    Application p{.param = x.param + piece.begin,
+                  .grad = x.grad + piece.begin,
+                  .momentum = x.momentum + piece.begin,
+                  .second_moment = from(x.second_moment, piece.begin),
+                  .direction = from(x.direction, piece.begin),
+                  .size = piece.size,
+                  .step = chunk.step,
+                  .decay = x.decay,
+                  .scale = x.scale,
+                  .rms = problem.rms,
+                  .mixture = chunk.mixture,
+                  .momentum_correction = x.momentum_correction,
+                  .second_correction = x.second_correction,
+                  .eps = x.eps,
+                  .mean_second_moment = x.mean_second_moment,
+                  .bound = problem.bound,
+                  .readouts = {},
+                  .skipped = problem.skipped + k};
+    for (int c = 0; c < kNumReadouts; ++c) p.readouts[c] = chunk.readouts[c];
+    apply_piece(p, x.corrected);
+  }
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -68,13 +68,15 @@ at::Tensor by_gram(const at::Tensor& x) {
   return at::bmm(product, x);
 }
 
-/// x / |x|, of any magnitude; zero stays zero, what is not finite becomes NaN throughout.
-at::Tensor normalized(at::Tensor x) {
-  const double tiny = std::numeric_limits<float>::min();
-  for (const double order : {std::numeric_limits<double>::infinity(), 2.0}) {
-    x = x / at::linalg_vector_norm(x, order, {-2, -1}, /*keepdim=*/true).clamp_min(tiny);
-  }
-  return x;
+/// x / |x| in float64, the range of which takes any magnitude; zero stays zero, what is not finite
+/// becomes NaN in the products that follow.
+at::Tensor normalized(const at::Tensor& x) {
+  const bool has_double = !x.is_mps();
+  const double tiny = has_double ? std::numeric_limits<double>::min()
+                                 : static_cast<double>(std::numeric_limits<float>::min());
+  const at::Tensor norm = at::linalg_vector_norm(x, 2, {-2, -1}, /*keepdim=*/true,
+                                                 has_double ? at::kDouble : at::kFloat);
+  return x / norm.clamp_min(tiny);
 }
 
 /// Wide matrices: x [count, M, N], M <= N.

@@ -11,15 +11,24 @@
 #include "mnemosyne/ops/tensor_step/chunks.h"
 
 namespace mnemosyne::ops {
+namespace {
 
-at::Tensor on_device(const std::vector<double>& values, at::ScalarType dtype, at::Device device) {
-  const at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::kDouble);
+/// Lengths 2, 3 -> 0, 0, 1, 1, 1, of which the caller knows the number.
+at::Tensor index_of(const at::Tensor& lengths, int64_t total) {
+  return at::repeat_interleave(lengths, std::optional<int64_t>(total));
+}
+
+}  // namespace
+
+at::Tensor on_device(const std::vector<double>& values, at::IntArrayRef sizes, at::ScalarType dtype,
+                     at::Device device) {
+  const at::Tensor host = at::empty(sizes, at::kDouble);
   std::copy(values.begin(), values.end(), host.mutable_data_ptr<double>());
   return host.to(device, dtype, /*non_blocking=*/true);
 }
 
-at::Tensor on_device(const std::vector<int64_t>& values, at::Device device) {
-  const at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+at::Tensor on_device(const std::vector<int64_t>& values, at::IntArrayRef sizes, at::Device device) {
+  const at::Tensor host = at::empty(sizes, at::kLong);
   std::copy(values.begin(), values.end(), host.mutable_data_ptr<int64_t>());
   return host.to(device, /*non_blocking=*/true);
 }
@@ -31,13 +40,14 @@ ChunkMap::ChunkMap(const TensorStep& step, const Pages& pages)
     numbers.push_back(pages.begins_of_tensors()[chunk.tensor]);
   }
   const std::vector<at::Tensor> both =
-      on_device(numbers, pages.device()).view({2, num_chunks_}).unbind();
+      on_device(numbers, {2, num_chunks_}, pages.device()).unbind();
   rows_of_chunk_ = both[0];
   begins_ = both[1];
-  chunk_of_row_ = at::repeat_interleave(rows_of_chunk_, pages.rows());
+  chunk_of_row_ = index_of(rows_of_chunk_, pages.rows());
   if (num_chunks_ == static_cast<int64_t>(step.size())) return;
-  chunks_of_tensor_ = on_device(chunk_counts(step), pages.device());
-  tensor_of_chunk_ = at::repeat_interleave(chunks_of_tensor_, num_chunks_);
+  chunks_of_tensor_ =
+      on_device(chunk_counts(step), {static_cast<int64_t>(step.size())}, pages.device());
+  tensor_of_chunk_ = index_of(chunks_of_tensor_, num_chunks_);
 }
 
 std::vector<at::Tensor> ChunkMap::rows(const at::Tensor& table, at::ScalarType dtype) const {
@@ -50,13 +60,18 @@ at::Tensor ChunkMap::row_flags(const at::Tensor& flags) const {
 
 at::Tensor ChunkMap::segment_sums(const at::Tensor& values, const at::Tensor& lengths,
                                   const at::Tensor& index) const {
-  const int64_t height = values.size(0), width = lengths.size(0);
+  const int64_t width = lengths.size(0);
   if (!values.is_cpu() && !values.is_cuda()) {
-    return at::zeros({height, width}, values.options()).index_add(1, index, values);
+    std::vector<int64_t> sizes = values.sizes().vec();
+    sizes.back() = width;
+    return at::zeros(sizes, values.options()).index_add(-1, index, values);
   }
-  return at::segment_reduce(values.reshape(-1), "sum", lengths.repeat({height}), {}, {},
-                            /*axis=*/0, /*unsafe=*/true)
-      .view({height, width});
+  const auto sums = [](const at::Tensor& x, const at::Tensor& of) {
+    return at::segment_reduce(x, "sum", of, {}, {}, /*axis=*/0, /*unsafe=*/true);
+  };
+  if (values.dim() == 1) return sums(values, lengths);
+  const int64_t height = values.size(0);
+  return sums(values.reshape(-1), lengths.repeat({height})).view({height, width});
 }
 
 at::Tensor ChunkMap::chunk_sums(const at::Tensor& rows) const {
@@ -65,7 +80,7 @@ at::Tensor ChunkMap::chunk_sums(const at::Tensor& rows) const {
 
 at::Tensor ChunkMap::tensor_sums(const at::Tensor& values) const {
   if (!chunks_of_tensor_.defined()) return values;
-  return segment_sums(values.unsqueeze(0), chunks_of_tensor_, tensor_of_chunk_).select(0, 0);
+  return segment_sums(values, chunks_of_tensor_, tensor_of_chunk_);
 }
 
 at::Tensor ChunkMap::total(const at::Tensor& values) const {
@@ -76,6 +91,10 @@ at::Tensor ChunkMap::total(const at::Tensor& values) const {
 at::Tensor ChunkMap::any(const at::Tensor& flags) const {
   if (!chunks_of_tensor_.defined()) return flags;
   return total(flags.to(at::kFloat)) > 0;
+}
+
+at::Tensor ChunkMap::tensors_with(const at::Tensor& flags) const {
+  return chunks_of_tensor_.defined() ? tensor_sums(flags.to(at::kFloat)) > 0 : flags;
 }
 
 at::Tensor ChunkMap::first_numbers(const at::Tensor& pages) const {

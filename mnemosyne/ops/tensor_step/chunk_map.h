@@ -8,9 +8,10 @@
 
 namespace mnemosyne::ops {
 
-/// Numbers of the host on a device, [values].
-at::Tensor on_device(const std::vector<double>& values, at::ScalarType dtype, at::Device device);
-at::Tensor on_device(const std::vector<int64_t>& values, at::Device device);
+/// Numbers of the host on a device.
+at::Tensor on_device(const std::vector<double>& values, at::IntArrayRef sizes, at::ScalarType dtype,
+                     at::Device device);
+at::Tensor on_device(const std::vector<int64_t>& values, at::IntArrayRef sizes, at::Device device);
 
 /// From numbers of the B rows of pages to those of the C chunks and T tensors, and back, on their
 /// device.
@@ -24,8 +25,8 @@ class ChunkMap {
   std::vector<at::Tensor> rows(const at::Tensor& table, at::ScalarType dtype) const;
   at::Tensor row_flags(const at::Tensor& flags) const;  ///< [C] -> [B, 1]
 
-  at::Tensor chunk_sums(const at::Tensor& rows) const;   ///< [K, B] -> [K, C]
-  at::Tensor tensor_sums(const at::Tensor& rows) const;  ///< [C] -> [T]
+  at::Tensor chunk_sums(const at::Tensor& rows) const;     ///< [K, B] or [B] -> [K, C] or [C]
+  at::Tensor tensors_with(const at::Tensor& flags) const;  ///< [C] -> [T]: whether any chunk has it
 
   /// [C] -> [C]: the sum over the chunks of the same tensor; whether it is so of any.
   at::Tensor total(const at::Tensor& values) const;
@@ -35,6 +36,7 @@ class ChunkMap {
   at::Tensor first_numbers(const at::Tensor& pages) const;
 
  private:
+  at::Tensor tensor_sums(const at::Tensor& values) const;  // [C] -> [T]
   at::Tensor segment_sums(const at::Tensor& values, const at::Tensor& lengths,
                           const at::Tensor& index) const;
 

@@ -22,36 +22,31 @@ constexpr int64_t kPiece = 16384;
 /// The coordinates that are worth waking up a thread.
 constexpr int64_t kWorth = 32768;
 
-/// What one call of a kernel treats: a stretch of a chunk.
-struct Piece {
-  size_t tensor;
-  size_t chunk;
-  int64_t begin;
-  int64_t size;
-};
+using Pieces = std::vector<kernels::StepPiece>;
 
-std::vector<Piece> split(const TensorStep& step, bool only_matrices = false) {
-  std::vector<Piece> pieces;
+Pieces split(const TensorStep& step, bool only_matrices = false) {
+  Pieces pieces;
   const std::vector<StepChunk> chunks = step_chunks(step);
   for (size_t c = 0; c < chunks.size(); ++c) {
     const StepChunk& chunk = chunks[c];
     if (only_matrices && !is_matrix(step, chunk.tensor)) continue;
     for (int64_t at = 0; at < chunk.size; at += kPiece) {
-      pieces.push_back({chunk.tensor, c, chunk.begin + at, std::min(kPiece, chunk.size - at)});
+      pieces.push_back({static_cast<int64_t>(chunk.tensor), static_cast<int64_t>(c),
+                        chunk.begin + at, std::min(kPiece, chunk.size - at)});
     }
   }
   return pieces;
 }
 
-template <typename Function>
-void for_each_piece(const std::vector<Piece>& pieces, const Function& function) {
+/// A kernel on all pieces, by threads.
+void run(void (*kernel)(const kernels::TensorStepSlice&), kernels::TensorStepParams problem,
+         const Pieces& pieces) {
+  problem.pieces = pieces.data();
   const int64_t count = static_cast<int64_t>(pieces.size());
   int64_t total = 0;
-  for (const Piece& piece : pieces) total += piece.size;
-  const int64_t grain = parallel_grain(count, total, kWorth);
-  parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) function(static_cast<size_t>(k), pieces[k]);
-  });
+  for (const kernels::StepPiece& piece : pieces) total += piece.size;
+  parallel_for(0, count, parallel_grain(count, total, kWorth),
+               [&](int64_t begin, int64_t end) { kernel({problem, begin, end}); });
 }
 
 at::Tensor dense(const at::Tensor& tensor) {
@@ -60,21 +55,27 @@ at::Tensor dense(const at::Tensor& tensor) {
 }
 
 /// The tensors of a list as the kernels take them.
-struct Pointers {
+struct Tensors {
   std::vector<at::Tensor> params;  // stand-ins where they are not contiguous float32
-  std::vector<float*> param, momentum, second_moment;
-  std::vector<const float*> grad;
+  std::vector<kernels::StepTensor> all;
 
-  Pointers(TensorStep& step, bool with_params) {
+  Tensors(TensorStep& step, bool with_params) {
     for (size_t i = 0; i < step.size(); ++i) {
-      step.grads[i] = dense(step.grads[i]);
-      grad.push_back(step.grads[i].const_data_ptr<float>());
-      momentum.push_back(step.momenta[i].mutable_data_ptr<float>());
+      const StepBase& base = step.base[i];
       const at::Tensor v = step.second_moment(i);
-      second_moment.push_back(v.defined() ? v.mutable_data_ptr<float>() : nullptr);
+      step.grads[i] = dense(step.grads[i]);
+      kernels::StepTensor& x = all.emplace_back();
+      x.grad = step.grads[i].const_data_ptr<float>();
+      x.momentum = step.momenta[i].mutable_data_ptr<float>();
+      x.second_moment = v.defined() ? v.mutable_data_ptr<float>() : nullptr;
+      x.momentum_decay = static_cast<float>(base.momentum_decay);
+      x.second_decay = static_cast<float>(base.second_decay);
+      x.momentum_correction = static_cast<float>(base.momentum_correction);
+      x.second_correction = static_cast<float>(base.second_correction);
+      x.eps = static_cast<float>(base.eps);
       if (!with_params) continue;
       params.push_back(dense(step.params[i]));
-      param.push_back(params[i].mutable_data_ptr<float>());
+      x.param = params[i].mutable_data_ptr<float>();
     }
   }
 
@@ -86,7 +87,7 @@ struct Pointers {
   }
 };
 
-/// The numbers of a [C, ...] member of a correction; none where it is undefined.
+/// The numbers of a tensor; none where it is undefined.
 std::vector<double> numbers(const at::Tensor& tensor) {
   if (!tensor.defined()) return {};
   const at::Tensor values = tensor.detach().to(at::kCPU, at::kDouble).contiguous();
@@ -94,142 +95,128 @@ std::vector<double> numbers(const at::Tensor& tensor) {
   return {data, data + values.numel()};
 }
 
-/// What is learned of every chunk, and whether that of a tensor is finite.
+/// The numbers of every chunk, and whether what is learned of all chunks of a tensor is finite.
 struct Decisions {
-  std::vector<double> step, blend, mixture, readouts;
-  std::vector<char> finite;  // [T]
+  std::vector<kernels::ChunkNumbers> chunks;  // [C]
+  std::vector<char> finite;                   // [T]
+  bool readouts = false;
   double scale = 1.0, decay_scale = 1.0;
 
-  Decisions(const TensorStep& list, const StepCorrection& correction)
-      : step(numbers(correction.step)),
-        blend(numbers(correction.blend)),
-        mixture(numbers(correction.mixture)),
-        readouts(numbers(correction.readouts)),
-        finite(list.size(), 1) {
+  Decisions(const TensorStep& list, const StepCorrection& correction) : finite(list.size(), 1) {
     if (list.scale.defined()) scale = numbers(list.scale)[0];
     if (list.decay_scale.defined()) decay_scale = numbers(list.decay_scale)[0];
-    const std::vector<StepChunk> chunks = step_chunks(list);
-    for (const auto* values : {&step, &blend, &mixture, &readouts}) {
-      const size_t width = values->size() / std::max<size_t>(chunks.size(), 1);
+    const std::vector<double> step = numbers(correction.step), blend = numbers(correction.blend),
+                              mixture = numbers(correction.mixture),
+                              own_readouts = numbers(correction.readouts);
+    readouts = !own_readouts.empty();
+    const std::vector<StepChunk> places = step_chunks(list);
+    for (const auto* values : {&step, &blend, &mixture, &own_readouts}) {
+      const size_t width = values->size() / std::max<size_t>(places.size(), 1);
       for (size_t k = 0; k < values->size(); ++k) {
-        if (!std::isfinite((*values)[k])) finite[chunks[k / width].tensor] = 0;
+        if (!std::isfinite((*values)[k])) finite[places[k / width].tensor] = 0;
       }
     }
-  }
-
-  double of(const std::vector<double>& values, const Piece& piece, double otherwise) const {
-    return values.empty() || !finite[piece.tensor] ? otherwise : values[piece.chunk];
+    for (size_t c = 0; c < places.size(); ++c) {
+      const StepBase& base = list.base[places[c].tensor];
+      const auto own = [&](const std::vector<double>& values, double otherwise) {
+        return values.empty() || !finite[places[c].tensor] ? otherwise : values[c];
+      };
+      kernels::ChunkNumbers& chunk = chunks.emplace_back();
+      chunk.step = static_cast<float>(base.step * own(step, 1.0) * scale);
+      chunk.blend = static_cast<float>(base.blend * own(blend, 1.0));
+      chunk.mixture = static_cast<float>(own(mixture, 0.0));
+      for (size_t k = 0; readouts && k < kNumReadouts; ++k) {
+        chunk.readouts[k] = static_cast<float>(own_readouts[c * kNumReadouts + k]);
+      }
+    }
   }
 };
 
 // The scratch directions of all matrices, one after the other; kept by each thread between steps.
 struct Directions {
   std::vector<float> values;
-  std::vector<int64_t> offsets;     // per tensor, -1 for those that are no matrices
   std::vector<MatrixRef> matrices;  // in the order of the list
 
-  void layout(const TensorStep& step) {
-    offsets.clear();
+  void layout(const TensorStep& step, std::vector<kernels::StepTensor>& tensors) {
     matrices.clear();
-    int64_t total = 0;
+    size_t total = 0;
     for (size_t i = 0; i < step.size(); ++i) {
-      offsets.push_back(is_matrix(step, i) ? total : -1);
-      if (is_matrix(step, i)) total += step.params[i].numel();
+      if (is_matrix(step, i)) total += static_cast<size_t>(step.params[i].numel());
     }
-    if (static_cast<int64_t>(values.size()) < total) values.resize(total);
+    if (values.size() < total) values.resize(total);
+    float* next = values.data();
     for (size_t i = 0; i < step.size(); ++i) {
-      if (offsets[i] < 0) continue;
-      matrices.push_back({of(i), step.rows[i], step.params[i].numel() / step.rows[i]});
+      if (!is_matrix(step, i)) continue;
+      tensors[i].direction = next;
+      matrices.push_back({next, step.rows[i], step.params[i].numel() / step.rows[i]});
+      next += step.params[i].numel();
     }
-  }
-
-  float* of(size_t tensor) {
-    return offsets[tensor] < 0 ? nullptr : values.data() + offsets[tensor];
   }
 };
-
-kernels::ApplyParams apply_params(const TensorStep& step, const Pointers& pointers,
-                                  const Decisions& decisions, const Piece& piece) {
-  const StepBase& base = step.base[piece.tensor];
-  kernels::ApplyParams p{};
-  p.param = pointers.param[piece.tensor] + piece.begin;
-  p.grad = pointers.grad[piece.tensor] + piece.begin;
-  p.momentum = pointers.momentum[piece.tensor] + piece.begin;
-  float* second_moment = pointers.second_moment[piece.tensor];
-  p.second_moment = second_moment == nullptr ? nullptr : second_moment + piece.begin;
-  p.size = piece.size;
-  const double factor = decisions.of(decisions.step, piece, 1.0);
-  p.step = static_cast<float>(base.step * factor * decisions.scale);
-  p.decay = static_cast<float>(base.decay * decisions.scale * decisions.decay_scale);
-  p.scale = 1.0f;
-  p.rms = static_cast<float>(kDirectionRms);
-  p.mixture = static_cast<float>(decisions.of(decisions.mixture, piece, 0.0));
-  p.momentum_correction = static_cast<float>(base.momentum_correction);
-  p.second_correction = static_cast<float>(base.second_correction);
-  p.eps = static_cast<float>(base.eps);
-  p.bound = static_cast<float>(kReadoutBound);
-  p.corrected = !decisions.readouts.empty();
-  if (!p.corrected) return p;
-  const double* own = decisions.readouts.data() + piece.chunk * kNumReadouts;
-  for (int k = 0; k < kNumReadouts; ++k) p.readouts[k] = static_cast<float>(own[k]);
-  return p;
-}
-
-/// The sums of v of whole tensors; none where there are no sums.
-std::vector<double> second_moment_sums(const TensorStep& step, const StepSums& sums) {
-  const std::vector<double> own = numbers(sums.second_moment);
-  if (own.empty()) return {};
-  std::vector<double> totals(step.size());
-  const std::vector<StepChunk> chunks = step_chunks(step);
-  for (size_t c = 0; c < chunks.size(); ++c) totals[chunks[c].tensor] += own[c];
-  return totals;
-}
 
 void repair_(const at::Tensor& tensor) {
   if (tensor.defined()) tensor.copy_(at::where(at::isfinite(tensor), tensor, 0.0));
 }
 
-/// What its coordinates are multiplied with when a tensor moves along Adam's direction, or, for a
-/// matrix without a second moment, along its momentum, which is then written to `direction`.
-double plain_direction(const TensorStep& step, size_t i, float* direction) {
+/// A tensor that moves along Adam's direction, or, a matrix without a second moment, along its
+/// momentum, which is then written to `direction`.
+void take_plain_direction(const TensorStep& step, size_t i, kernels::StepTensor& x) {
   repair_(step.momenta[i]);
   repair_(step.second_moment(i));
-  if (!is_matrix(step, i)) return 1.0;
-  if (step.second_moment(i).defined()) return kDirectionRms;
+  x.corrected = false;
+  x.scale = 1.0f;
+  if (!is_matrix(step, i)) return;
+  x.scale = static_cast<float>(kDirectionRms);
+  if (x.second_moment != nullptr) {
+    x.direction = nullptr;
+    return;
+  }
   const int64_t size = step.params[i].numel();
-  const float* momentum = step.momenta[i].const_data_ptr<float>();
   double squares = 0.0;
   for (int64_t k = 0; k < size; ++k) {
-    direction[k] = momentum[k];
-    squares += static_cast<double>(momentum[k]) * momentum[k];
+    x.direction[k] = x.momentum[k];
+    squares += static_cast<double>(x.momentum[k]) * x.momentum[k];
   }
-  return squares > 0.0 ? kDirectionRms / std::sqrt(squares / static_cast<double>(size)) : 0.0;
+  const double rms = std::sqrt(squares / static_cast<double>(size));
+  x.scale = squares > 0.0 ? static_cast<float>(kDirectionRms / rms) : 0.0f;
 }
 
-/// Which tensors leave their own direction for the plain one, and its scale.
-struct PlainDirections {
-  std::vector<char> taken;
-  std::vector<double> scales;
-};
-
-PlainDirections plain_directions(const TensorStep& step, const StepSums& sums,
-                                 const Decisions& decisions, Directions& directions) {
-  PlainDirections plain{std::vector<char>(step.size()), std::vector<double>(step.size())};
-  for (size_t i = 0; i < step.size(); ++i) plain.taken[i] = !decisions.finite[i];
+/// Which tensors leave their own direction for the plain one.
+std::vector<char> broken(const TensorStep& step, const StepSums& sums, const Decisions& decisions,
+                         const std::vector<kernels::StepTensor>& tensors) {
+  std::vector<char> result(step.size());
   const std::vector<StepChunk> chunks = step_chunks(step);
   for (const at::Tensor& member : {sums.new_squared, sums.second_moment}) {
     const std::vector<double> values = numbers(member);
     for (size_t c = 0; c < values.size(); ++c) {
-      if (!std::isfinite(values[c])) plain.taken[chunks[c].tensor] = 1;
+      if (!std::isfinite(values[c])) result[chunks[c].tensor] = 1;
     }
   }
   for (size_t i = 0; i < step.size(); ++i) {
-    float* direction = directions.of(i);
     // A matrix that is not finite has become NaN throughout.
-    if (direction != nullptr && std::isnan(*direction)) plain.taken[i] = 1;
-    if (plain.taken[i]) plain.scales[i] = plain_direction(step, i, direction);
+    const float* direction = tensors[i].direction;
+    const bool lost = direction != nullptr && std::isnan(*direction);
+    result[i] = result[i] != 0 || decisions.finite[i] == 0 || lost;
   }
-  return plain;
+  return result;
+}
+
+/// What `apply_directions` takes of every tensor beside its pointers.
+void decide(const TensorStep& step, const StepSums& sums, const Decisions& decisions,
+            std::vector<kernels::StepTensor>& tensors) {
+  std::vector<double> second_moments(step.size());
+  const std::vector<double> of_chunks = numbers(sums.second_moment);
+  const std::vector<StepChunk> chunks = step_chunks(step);
+  for (size_t c = 0; c < of_chunks.size(); ++c) second_moments[chunks[c].tensor] += of_chunks[c];
+  for (size_t i = 0; i < step.size(); ++i) {
+    kernels::StepTensor& x = tensors[i];
+    const double decay = step.base[i].decay * decisions.scale * decisions.decay_scale;
+    const double mean = second_moments[i] / static_cast<double>(step.params[i].numel());
+    x.decay = static_cast<float>(decay);
+    x.scale = is_matrix(step, i) ? static_cast<float>(direction_scale(step, i)) : 1.0f;
+    x.mean_second_moment = x.second_correction * static_cast<float>(mean);
+    x.corrected = decisions.readouts;
+  }
 }
 
 }  // namespace
@@ -242,31 +229,23 @@ bool tensor_step_has_kernel(const TensorStep& step) {
 }
 
 StepSums advance_moments_cpu_(TensorStep& step, bool with_sums) {
-  const Pointers pointers(step, with_sums);
-  const std::vector<Piece> pieces = split(step);
-  std::vector<kernels::ChunkSums> partial(with_sums ? pieces.size() : 0);
-  for_each_piece(pieces, [&](size_t k, const Piece& piece) {
-    const size_t i = piece.tensor;
-    float* second_moment = pointers.second_moment[i];
-    kernels::update_moments(
-        {pointers.grad[i] + piece.begin, with_sums ? pointers.param[i] + piece.begin : nullptr,
-         pointers.momentum[i] + piece.begin,
-         second_moment == nullptr ? nullptr : second_moment + piece.begin, piece.size,
-         static_cast<float>(step.base[i].momentum_decay),
-         static_cast<float>(step.base[i].second_decay), with_sums ? &partial[k] : nullptr});
-  });
+  const Tensors tensors(step, with_sums);
+  const Pieces pieces = split(step);
+  std::vector<kernels::PieceSums> partial(with_sums ? pieces.size() : 0);
+  kernels::TensorStepParams problem{};
+  problem.tensors = tensors.all.data();
+  problem.sums = with_sums ? partial.data() : nullptr;
+  run(kernels::update_moments, problem, pieces);
   if (!with_sums) return {};
   const int64_t num_chunks = static_cast<int64_t>(step_chunks(step).size());
   const at::Tensor sums = at::zeros({7, num_chunks}, at::kDouble);
   double* data = sums.mutable_data_ptr<double>();
   for (size_t k = 0; k < pieces.size(); ++k) {
-    const kernels::ChunkSums& own = partial[k];
+    const kernels::PieceSums& own = partial[k];
     const double values[] = {
         own.grad_dot_momentum, own.grad_squared,  own.old_squared, own.new_squared,
         own.param_squared,     own.second_moment, own.zeros};
-    for (int64_t s = 0; s < 7; ++s) {
-      data[s * num_chunks + static_cast<int64_t>(pieces[k].chunk)] += values[s];
-    }
+    for (int64_t s = 0; s < 7; ++s) data[s * num_chunks + pieces[k].chunk] += values[s];
   }
   const std::vector<at::Tensor> of = sums.unbind();
   return {of[0], of[1], of[2], of[3], of[4], of[5], of[6]};
@@ -274,51 +253,36 @@ StepSums advance_moments_cpu_(TensorStep& step, bool with_sums) {
 
 at::Tensor apply_directions_cpu_(TensorStep& step, const StepSums& sums,
                                  const StepCorrection& correction) {
+  // Worker threads get pointers into this thread's buffer.
   thread_local Directions directions;
-  // Worker threads have to see this thread's buffers, not their own.
-  Directions& own = directions;
-  own.layout(step);
-  const Pointers pointers(step, /*with_params=*/true);
+  Tensors tensors(step, /*with_params=*/true);
+  directions.layout(step, tensors.all);
   const Decisions decisions(step, correction);
-  for_each_piece(split(step, /*only_matrices=*/true), [&](size_t, const Piece& piece) {
-    const size_t i = piece.tensor;
-    const double blend = step.base[i].blend * decisions.of(decisions.blend, piece, 1.0);
-    kernels::blend_direction({pointers.grad[i] + piece.begin, pointers.momentum[i] + piece.begin,
-                              own.of(i) + piece.begin, piece.size, static_cast<float>(blend)});
-  });
-  orthogonalize_(own.matrices.data(), static_cast<int64_t>(own.matrices.size()));
-  PlainDirections plain = plain_directions(step, sums, decisions, own);
-  const std::vector<double> second_moments = second_moment_sums(step, sums);
-  const std::vector<Piece> pieces = split(step);
+  kernels::TensorStepParams problem{};
+  problem.tensors = tensors.all.data();
+  problem.chunks = decisions.chunks.data();
+  problem.rms = static_cast<float>(kDirectionRms);
+  problem.bound = static_cast<float>(kReadoutBound);
+  run(kernels::blend_directions, problem, split(step, /*only_matrices=*/true));
+  orthogonalize_(directions.matrices.data(), static_cast<int64_t>(directions.matrices.size()));
+  decide(step, sums, decisions, tensors.all);
+  std::vector<char> replaced = broken(step, sums, decisions, tensors.all);
+  for (size_t i = 0; i < step.size(); ++i) {
+    if (replaced[i]) take_plain_direction(step, i, tensors.all[i]);
+  }
+  const Pieces pieces = split(step);
   std::vector<int64_t> skipped(pieces.size());
-  for_each_piece(pieces, [&](size_t k, const Piece& piece) {
-    const size_t i = piece.tensor;
-    kernels::ApplyParams p = apply_params(step, pointers, decisions, piece);
-    p.skipped = &skipped[k];
-    if (plain.taken[i]) {
-      p.scale = static_cast<float>(plain.scales[i]);
-      p.mixture = 0.0f;
-      p.corrected = false;
-    } else if (is_matrix(step, i)) {
-      p.scale = static_cast<float>(direction_scale(step, i));
-    }
-    if (is_matrix(step, i) && !(plain.taken[i] && p.second_moment != nullptr)) {
-      p.direction = own.of(i) + piece.begin;
-    }
-    if (!second_moments.empty()) {
-      const double mean = second_moments[i] / static_cast<double>(step.params[i].numel());
-      p.mean_second_moment = p.second_correction * static_cast<float>(mean);
-    }
-    kernels::apply_direction(p);
-  });
+  problem.skipped = skipped.data();
+  run(kernels::apply_directions, problem, pieces);
   for (size_t k = 0; k < pieces.size(); ++k) {
     if (skipped[k] == 0) continue;
-    plain.taken[pieces[k].tensor] = 1;
-    repair_(step.momenta[pieces[k].tensor]);
-    repair_(step.second_moment(pieces[k].tensor));
+    const auto i = static_cast<size_t>(pieces[k].tensor);
+    replaced[i] = 1;
+    repair_(step.momenta[i]);
+    repair_(step.second_moment(i));
   }
-  pointers.write_back(step);
-  return at::full({}, std::count(plain.taken.begin(), plain.taken.end(), 1), at::kLong);
+  tensors.write_back(step);
+  return at::full({}, std::count(replaced.begin(), replaced.end(), 1), at::kLong);
 }
 
 }  // namespace mnemosyne::ops

@@ -6,16 +6,17 @@
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/rsub.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
 #include "mnemosyne/ops/tensor_step/chunk_map.h"
@@ -37,8 +38,8 @@ at::Tensor chunk_table(const TensorStep& step, const Pages& pages, const Functio
   for (size_t k = 0; k < height; ++k) {
     for (const std::vector<double>& own : columns) values.push_back(own[k]);
   }
-  return on_device(values, sum_dtype(pages.device()), pages.device())
-      .view({static_cast<int64_t>(height), static_cast<int64_t>(columns.size())});
+  return on_device(values, {static_cast<int64_t>(height), static_cast<int64_t>(columns.size())},
+                   sum_dtype(pages.device()), pages.device());
 }
 
 at::Tensor norms(const at::Tensor& x, double order, at::ScalarType dtype) {
@@ -88,23 +89,28 @@ StepSums advance(TensorStep& step, bool with_sums) {
           .zeros = table.select(0, 2) - sums[2]};
 }
 
-/// What is decided of every chunk, [C] each, and whether all of its numbers are finite: where one
-/// is not, all are those of no correction.
+/// at::isfinite in two operations.
+at::Tensor is_finite(const at::Tensor& x) {
+  return x.abs() < std::numeric_limits<double>::infinity();
+}
+
+/// What is decided of every chunk, [C] each, and whether any number of its tensor is not finite:
+/// then all are those of no correction.
 struct Decisions {
-  at::Tensor finite, step, blend, mixture;
+  at::Tensor not_finite, step, blend, mixture;
   std::vector<at::Tensor> readouts;  // kNumReadouts, or none
 
-  Decisions(const StepCorrection& given, const at::Tensor& like) {
+  Decisions(const StepCorrection& given, const ChunkMap& map, const at::Tensor& like) {
     const auto or_else = [&](const at::Tensor& x, double neutral) {
       return x.defined() ? x : at::full_like(like, neutral);
     };
     at::Tensor all = at::stack(
         {or_else(given.step, 1.0), or_else(given.blend, 1.0), or_else(given.mixture, 0.0)});
     if (given.readouts.defined()) all = at::cat({all, given.readouts.t()});
-    finite = at::isfinite(all).all(0);
-    const std::vector<at::Tensor> own = at::where(finite, all, 0.0).unbind();
-    step = at::where(finite, own[0], 1.0);
-    blend = at::where(finite, own[1], 1.0);
+    not_finite = map.any(is_finite(all).all(0).logical_not());
+    const std::vector<at::Tensor> own = all.masked_fill(not_finite, 0).unbind();
+    step = own[0].masked_fill(not_finite, 1);
+    blend = own[1].masked_fill(not_finite, 1);
     mixture = own[2];
     readouts.assign(own.begin() + 3, own.end());
   }
@@ -180,16 +186,16 @@ void Problem::decide(const StepSums& sums, const StepCorrection& correction) {
     size = size * step.scale;
     decay = decay * step.scale;
   }
-  decay = 1 - decay;
+  decay = at::rsub(decay, 1);
   if (sums.new_squared.defined()) {
-    undecided = at::isfinite(sums.new_squared + sums.second_moment).logical_not();
+    undecided = is_finite(sums.new_squared + sums.second_moment).logical_not();
   }
   const bool corrected = correction.step.defined() || correction.blend.defined() ||
                          correction.mixture.defined() || correction.readouts.defined();
   if (corrected) {
-    const Decisions decisions(correction, matrix);
-    const at::Tensor not_finite = decisions.finite.logical_not();
-    undecided = undecided.defined() ? undecided.logical_or(not_finite) : not_finite;
+    const Decisions decisions(correction, map, matrix);
+    undecided =
+        undecided.defined() ? undecided.logical_or(decisions.not_finite) : decisions.not_finite;
     size = size * decisions.step;
     blend = blend * decisions.blend;
     columns.push_back(decisions.mixture * matrix);
@@ -251,7 +257,7 @@ at::Tensor plain_direction(const Problem& x, const at::Tensor& m, const at::Tens
     const double size = static_cast<double>(x.step.params[i].numel());
     return std::vector<double>{kDirectionRms * std::sqrt(size), lacks(i)};
   });
-  const at::Tensor scale = at::where(squares > 0, table.select(0, 0) / squares.sqrt(), 0.0);
+  const at::Tensor scale = (table.select(0, 0) / squares.sqrt()).masked_fill(squares == 0, 0);
   const std::vector<at::Tensor> rows =
       x.map.rows(at::stack({scale, table.select(0, 1)}), x.pages.dtype());
   return at::where(rows[1] > 0, m * rows[0], plain);
@@ -265,7 +271,8 @@ at::Tensor apply(TensorStep& step, const StepSums& sums, const StepCorrection& c
   if (x.any_matrix()) {
     own = orthogonal_directions(x);
     // A matrix that is not finite has become NaN throughout.
-    const at::Tensor bad = at::isfinite(x.map.first_numbers(own)) < x.matrix;
+    const at::Tensor first = x.map.first_numbers(own);
+    const at::Tensor bad = first.ne(first).logical_and(x.matrix);
     broken = broken.defined() ? broken.logical_or(bad) : bad;
   }
   const at::Tensor finite_m = at::nan_to_num(x.m, 0.0, 0.0, 0.0);
@@ -286,15 +293,15 @@ at::Tensor apply(TensorStep& step, const StepSums& sums, const StepCorrection& c
     direction = at::where(broken_rows, plain_direction(x, m, a), direction);
   }
   const at::Tensor next = x.p * c.keep - c.step * direction;
-  const at::Tensor finite = at::isfinite(next);
-  const at::Tensor stuck = (finite < at::isfinite(x.p)).any(1).to(sum_dtype(x.p.device()));
-  at::Tensor replaced = x.map.chunk_sums(stuck.unsqueeze(0)).select(0, 0) > 0;
+  const at::Tensor finite = is_finite(next);
+  const at::Tensor stuck = (finite < is_finite(x.p)).any(1).to(sum_dtype(x.p.device()));
+  at::Tensor replaced = x.map.chunk_sums(stuck) > 0;
   if (broken.defined()) replaced = replaced.logical_or(broken);
   const at::Tensor rows = x.map.row_flags(x.map.any(replaced));
   x.pages.store({{at::where(finite, next, x.p), &step.params},
                  {at::where(rows, finite_m, m), &step.momenta},
                  {at::where(rows, finite_v, v), &step.second_moments}});
-  return (x.map.tensor_sums(replaced.to(at::kFloat)) > 0).sum();
+  return x.map.tensors_with(replaced).sum();
 }
 
 /// A stretch of a list, from tensor `begin` and chunk `first_chunk` on.
@@ -304,7 +311,8 @@ struct Stretch {
   int64_t num_chunks = 0;
 
   at::Tensor of(const at::Tensor& values) const {
-    return values.defined() ? values.narrow(0, first_chunk, num_chunks) : values;
+    const bool whole = !values.defined() || values.size(0) == num_chunks;
+    return whole ? values : values.narrow(0, first_chunk, num_chunks);
   }
 };
 

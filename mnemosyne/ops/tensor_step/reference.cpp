@@ -102,10 +102,9 @@ at::Tensor readout_factor(const Part& part, const at::Tensor& direction, const a
   return 1.0 + kReadoutBound * soft(h);
 }
 
-/// D and what the correction makes of it, without the step size.
-at::Tensor corrected_direction(const TensorStep& step, size_t i, const Part& part,
-                               const StepSums& sums, const StepCorrection& correction) {
-  const at::Tensor own = own_direction(step, i, part, correction);
+/// What the correction makes of a tensor's own direction, without the step size.
+at::Tensor corrected_direction(const Part& part, const at::Tensor& own, const StepSums& sums,
+                               const StepCorrection& correction) {
   if (!part.v.defined() || part.m.numel() == 0) return own;
   const at::Tensor a = part.adam();
   at::Tensor mixed = own;
@@ -169,8 +168,9 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
     sound = sound.logical_and(finite(part, sums.new_squared))
                 .logical_and(finite(part, sums.second_moment));
   }
-  const at::Tensor direction = corrected_direction(step, i, part, sums, correction);
-  if (part.matrix) sound = sound.logical_and(at::isfinite(direction).all());
+  const at::Tensor own = own_direction(step, i, part, correction);
+  if (part.matrix) sound = sound.logical_and(at::isfinite(own).all());
+  const at::Tensor direction = corrected_direction(part, own, sums, correction);
   repair_(part.m, sound.logical_not());
   repair_(part.v, sound.logical_not());
   at::Tensor factor = correction.step;
@@ -217,7 +217,8 @@ std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepS
   std::vector<at::Tensor> updates;
   const std::vector<Part> parts = parts_of(step);
   for (size_t i = 0; i < parts.size(); ++i) {
-    const at::Tensor direction = corrected_direction(step, i, parts[i], sums, given);
+    const at::Tensor own = own_direction(step, i, parts[i], given);
+    const at::Tensor direction = corrected_direction(parts[i], own, sums, given);
     updates.push_back(times_step(step, parts[i], direction, given.step));
   }
   return updates;
