@@ -6,8 +6,13 @@
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/zeros.h>
 
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstring>
 #include <map>
 
+#include "mnemosyne/ops/parallel.h"
 #include "mnemosyne/ops/raw_view.h"
 
 namespace mnemosyne::ops {
@@ -42,7 +47,36 @@ at::Tensor clean(const std::vector<at::Tensor*>& grads) {
   return not_finite;
 }
 
+/// The bits of 1e18 as float32; those of larger magnitudes, of infinities and of NaN are above.
+constexpr int32_t kLargestBits = 0x5D5E0B6B;
+static_assert(std::bit_cast<float>(kLargestBits) == static_cast<float>(kLargestGradient));
+
+bool is_clean(const float* data, int64_t size) {
+  int32_t beyond = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    int32_t bits;
+    std::memcpy(&bits, data + i, sizeof bits);
+    beyond |= (bits & 0x7fffffff) > kLargestBits ? 1 : 0;
+  }
+  return beyond == 0;
+}
+
 }  // namespace
+
+bool is_clean(const at::Tensor& grad) {
+  if (grad.scalar_type() != at::kFloat || !grad.is_contiguous()) {
+    // Finite and small unless something has to be mended.
+    const double total = grad.abs().sum(at::kDouble).item<double>();
+    return std::isfinite(total) && total < kLargestGradient;
+  }
+  constexpr int64_t kGrain = 65536;
+  std::atomic<bool> clean = true;
+  const float* data = grad.const_data_ptr<float>();
+  parallel_for(0, grad.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    if (!is_clean(data + begin, end - begin)) clean = false;
+  });
+  return clean;
+}
 
 at::Tensor clean_gradients(std::vector<at::Tensor>& grads) {
   const at::NoGradGuard no_grad;

@@ -15,4 +15,8 @@ inline constexpr double kLargestGradient = 1e18;
 /// device.
 at::Tensor clean_gradients(std::vector<at::Tensor>& grads);
 
+/// Whether `clean_gradients` would change nothing of a gradient on the CPU: one look at its
+/// numbers.
+bool is_clean(const at::Tensor& grad);
+
 }  // namespace mnemosyne::ops

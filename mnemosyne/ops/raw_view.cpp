@@ -2,8 +2,6 @@
 
 #include <ATen/ops/as_strided_native.h>
 
-#include <vector>
-
 namespace mnemosyne::ops {
 
 at::Tensor raw_view(const at::Tensor& base, at::IntArrayRef sizes, at::IntArrayRef strides,
@@ -19,6 +17,15 @@ at::Tensor raw_view(const at::Tensor& base, at::IntArrayRef sizes, int64_t offse
     stride *= sizes[d];
   }
   return raw_view(base, sizes, strides, offset);
+}
+
+std::vector<at::Tensor> raw_unbind(const at::Tensor& x) {
+  TORCH_CHECK(x.is_contiguous(), "[raw_unbind] expected a contiguous tensor, got strides ",
+              x.strides());
+  const at::IntArrayRef sizes = x.sizes().slice(1);
+  std::vector<at::Tensor> parts;
+  for (int64_t i = 0; i < x.size(0); ++i) parts.push_back(raw_view(x, sizes, i * x.stride(0)));
+  return parts;
 }
 
 }  // namespace mnemosyne::ops

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace mnemosyne::ops {
 
 /// `base.as_strided(sizes, strides)` from the `offset`-th number of `base` on, without the
@@ -12,5 +14,8 @@ at::Tensor raw_view(const at::Tensor& base, at::IntArrayRef sizes, at::IntArrayR
 
 /// The same, contiguous.
 at::Tensor raw_view(const at::Tensor& base, at::IntArrayRef sizes, int64_t offset = 0);
+
+/// The parts `x[0]`, `x[1]`, ... of a contiguous tensor.
+std::vector<at::Tensor> raw_unbind(const at::Tensor& x);
 
 }  // namespace mnemosyne::ops

@@ -2,21 +2,23 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/log10.h>
 #include <ATen/ops/maximum.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/sqrt.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -30,19 +32,23 @@ namespace {
 float as_signal(double x) { return static_cast<float>(x); }
 at::Tensor as_signal(const at::Tensor& x) { return x.to(at::kFloat); }
 
-bool is_finite(double x) { return std::isfinite(x); }
-at::Tensor is_finite(const at::Tensor& x) { return at::isfinite(x); }
+bool is_finite(float x) { return std::isfinite(x); }
+// Two operations, where at::isfinite is four.
+at::Tensor is_finite(const at::Tensor& x) {
+  return x.abs() < std::numeric_limits<double>::infinity();
+}
 
-bool both(bool a, bool b) { return a && b; }
-at::Tensor both(const at::Tensor& a, const at::Tensor& b) { return a.logical_and(b); }
+double finite_or_zero(double x) { return std::isfinite(x) ? x : 0.0; }
+at::Tensor finite_or_zero(const at::Tensor& x) { return at::nan_to_num(x, 0.0, 0.0, 0.0); }
 
 float pick(bool which, float a, float b) { return which ? a : b; }
-double pick(bool which, double a, double b) { return which ? a : b; }
 at::Tensor pick(const at::Tensor& which, const at::Tensor& a, const at::Tensor& b) {
   return at::where(which, a, b);
 }
-at::Tensor pick(const at::Tensor& which, const at::Tensor& a, double b) {
-  return at::where(which, a, b);
+
+float average(float keep, float old, float value) { return keep * old + (1.0f - keep) * value; }
+at::Tensor average(float keep, const at::Tensor& old, const at::Tensor& value) {
+  return old.lerp(value, 1.0f - keep);
 }
 
 float larger(float a, float b) { return std::max(a, b); }
@@ -71,22 +77,16 @@ struct Seen {
   Sum size;  // coordinates, at least 1
 };
 
+/// The signals after a step; `old` are zero where they are not `known`.
 template <typename Signal, typename Sum, typename Bool>
-Signals<Signal> advanced(const Signals<Signal>& before, const Sums<Sum>& sums, const Bool& known) {
+Signals<Signal> advanced(const Signals<Signal>& old, const Sums<Sum>& sums, const Bool& known) {
   using at::log, at::sqrt, std::log, std::sqrt;
   constexpr float kFast = 0.8f, kSlow = 0.98f;
-  const auto average = [](float keep, const Signal& old, const Signal& value) {
-    return Signal(keep * old + (1.0f - keep) * value);
-  };
-  Signals<Signal> old = before;
-  std::apply([&](auto&... signal) { ((signal = pick(known, signal, 0.0f)), ...); }, tie(old));
-
   const Sum norms = sqrt(sums.grad_squared) * sqrt(sums.old_squared);
   const Sum ratio = sums.grad_dot_momentum / norms;
-  const Signal cosine = as_signal(pick(both(norms > 0.0, is_finite(ratio)), ratio, 0.0));
-  // A gradient that vanishes has no logarithm.
-  const Bool has_norm = both(sums.grad_squared > 0.0, is_finite(sums.grad_squared));
-  const Signal log_norm = as_signal(0.5 * log(pick(has_norm, sums.grad_squared, 1.0)));
+  const Signal cosine = as_signal(finite_or_zero(ratio));  // zero beside a zero
+  const Signal log_norm = as_signal(0.5 * log(sums.grad_squared));
+  const Bool has_norm = is_finite(log_norm);  // as that of a gradient that vanishes is not
   const auto norm_average = [&](float keep, const Signal& own) {
     return pick(has_norm, pick(known, average(keep, own, log_norm), log_norm), own);
   };
@@ -224,9 +224,10 @@ at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
                  at(sums.new_squared, i),       at(sums.param_squared, i), at(sums.zeros, i)};
     seen.size = static_cast<double>(std::max<int64_t>(facts[i].size, 1));
     const float* before = signals[i].const_data_ptr<float>();
-    const Signals<float> old{before[0], before[1], before[2], before[3], before[4]};
     bool known = facts[i].t > 1;
     for (int64_t k = 0; k < kNumSignals; ++k) known = known && std::isfinite(before[k]);
+    Signals<float> old{};
+    if (known) old = {before[0], before[1], before[2], before[3], before[4]};
     seen.signals = advanced(old, seen.sums, known);
     if (!in_place) signals[i] = fresh.select(0, static_cast<int64_t>(i));
     float* after = signals[i].mutable_data_ptr<float>();
@@ -244,56 +245,68 @@ at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
   return result;
 }
 
-at::Tensor on_device(const std::vector<double>& values, const at::Tensor& like) {
-  return at::tensor(values, at::kDouble).to(like.options(), /*non_blocking=*/true);
-}
+/// What only the host knows of T tensors, as tensors [T] on a device, by one transfer.
+struct HostColumns {
+  at::Tensor later, size, share;  // not the first step; coordinates, at least 1; of the list's
+  std::vector<at::Tensor> facts;  // features of the facts, in the order of their declaration
 
-/// The features of the facts, one [T] after the other in the order of their declaration.
-std::vector<at::Tensor> fact_columns(const std::vector<TensorFacts>& facts,
-                                     const at::Tensor& like) {
-  std::vector<double> values;
-  int64_t count = 0;
-  for_each_feature([&](const auto& feature) {
-    if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
-      for (const TensorFacts& own : facts) values.push_back(feature.of(own));
-      ++count;
+  HostColumns(const std::vector<TensorFacts>& list, int64_t num_lists, const at::Tensor& like) {
+    const size_t length = list.size() / static_cast<size_t>(num_lists);
+    std::vector<double> values;
+    const auto add = [&](const auto& of) {
+      for (size_t i = 0; i < list.size(); ++i) values.push_back(of(i));
+    };
+    std::vector<double> totals(static_cast<size_t>(num_lists));
+    for (size_t i = 0; i < list.size(); ++i) {
+      totals[i / length] += static_cast<double>(list[i].size);
     }
-  });
-  return on_device(values, like).view({count, -1}).unbind();
-}
+    add([&](size_t i) { return list[i].t > 1 ? 1.0 : 0.0; });
+    add([&](size_t i) { return static_cast<double>(std::max<int64_t>(list[i].size, 1)); });
+    add([&](size_t i) {
+      return static_cast<double>(list[i].size) / std::max(totals[i / length], 1.0);
+    });
+    for_each_feature([&](const auto& feature) {
+      if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
+        add([&](size_t i) { return feature.of(list[i]); });
+      }
+    });
+    const auto count = static_cast<int64_t>(list.size());
+    const auto height = static_cast<int64_t>(values.size()) / count;
+    facts = at::from_blob(values.data(), {height, count}, at::kDouble)
+                .to(like.device(), like.scalar_type(), /*non_blocking=*/true, /*copy=*/true)
+                .unbind();
+    later = facts[0];
+    size = facts[1];
+    share = facts[2];
+    facts.erase(facts.begin(), facts.begin() + 3);
+  }
+};
 
 /// Averages over the tensors of each list, [C, T] -> [C, T] with equal numbers within a list.
-at::Tensor list_averages(const at::Tensor& columns, const std::vector<TensorFacts>& facts,
-                         int64_t num_lists) {
-  std::vector<double> sizes;
-  for (const TensorFacts& own : facts) sizes.push_back(static_cast<double>(own.size));
-  const at::Tensor weights = on_device(sizes, columns).view({num_lists, -1});
-  const at::Tensor lists = columns.unflatten(1, {num_lists, -1});
-  const at::Tensor totals = weights.sum(1, /*keepdim=*/true).clamp_min(1.0);
-  return ((lists * weights).sum(2, /*keepdim=*/true) / totals).expand_as(lists).flatten(1);
+at::Tensor list_averages(const at::Tensor& columns, const at::Tensor& share, int64_t num_lists) {
+  if (num_lists == 1) return (columns * share).sum(1, /*keepdim=*/true).expand_as(columns);
+  const at::Tensor lists = (columns * share).view({columns.size(0), num_lists, -1});
+  return lists.sum(2, /*keepdim=*/true).expand_as(lists).reshape(columns.sizes());
 }
 
 at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
                               const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
                               int64_t num_lists) {
   const at::Tensor& like = sums.grad_squared;
-  std::vector<double> later, sizes;
+  const HostColumns host(facts, num_lists, like);
   std::vector<at::Tensor> here;
-  for (size_t i = 0; i < facts.size(); ++i) {
-    later.push_back(facts[i].t > 1 ? 1.0 : 0.0);
-    sizes.push_back(static_cast<double>(std::max<int64_t>(facts[i].size, 1)));
-    here.push_back(signals[i].device() == like.device() ? signals[i]
-                                                        : signals[i].to(like.device()));
+  for (const at::Tensor& own : signals) {
+    here.push_back(own.device() == like.device() ? own : own.to(like.device()));
   }
   const at::Tensor all = at::stack(here, 1);  // [kNumSignals, T]
-  const std::vector<at::Tensor> rows = all.unbind();
-  const at::Tensor known = at::isfinite(all).all(0).logical_and(on_device(later, like) > 0);
+  const at::Tensor known = is_finite(all).all(0).logical_and(host.later);
+  const std::vector<at::Tensor> old = all.masked_fill(known.logical_not(), 0.0).unbind();
   Seen<at::Tensor, at::Tensor> seen;
   seen.sums = {sums.grad_dot_momentum, sums.grad_squared,  sums.old_squared,
                sums.new_squared,       sums.param_squared, sums.zeros};
-  seen.size = on_device(sizes, like);
+  seen.size = host.size;
   seen.signals = advanced<at::Tensor, at::Tensor, at::Tensor>(
-      {rows.at(0), rows.at(1), rows.at(2), rows.at(3), rows.at(4)}, seen.sums, known);
+      {old.at(0), old.at(1), old.at(2), old.at(3), old.at(4)}, seen.sums, known);
   const std::vector<at::Tensor> after = std::apply(
       [](const auto&... signal) { return at::stack({signal...}, 1).unbind(); }, tie(seen.signals));
   if (in_place) at::_foreach_copy_(signals, after);
@@ -301,18 +314,17 @@ at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
     signals[i] = after[i].to(signals[i].device());
   }
 
-  const std::vector<at::Tensor> known_columns = fact_columns(facts, like);
-  auto next = known_columns.begin();
+  auto next = host.facts.begin();
   std::vector<at::Tensor> columns, averaged;
   for_each_feature([&](const auto& feature) {
     if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
       columns.push_back(*next++);
     } else {
-      columns.push_back(feature.of(seen).to(like.scalar_type()));
+      columns.push_back(feature.of(seen));
       if (feature.averaged) averaged.push_back(columns.back());
     }
   });
-  const at::Tensor averages = list_averages(at::stack(averaged), facts, num_lists);
+  const at::Tensor averages = list_averages(at::stack(averaged), host.share, num_lists);
   return at::cat({at::stack(columns), averages}).t();
 }
 

@@ -11,20 +11,20 @@ namespace {
 constexpr double kLogBlendBound = 1.5;  // the log blend moves by at most this
 constexpr double kReadoutScale = 2.0;
 
-/// An output z [C]; those without a function are read-outs, in the order of `ops`.
+/// An output by its tanh [C]; those without a function are read-outs, in the order of `ops`.
 struct Output {
   const char* name;
-  void (*apply)(const at::Tensor& z, const OutputBounds&, ops::StepCorrection&) = nullptr;
+  void (*apply)(const at::Tensor& tanh_z, const OutputBounds&, ops::StepCorrection&) = nullptr;
 };
 
 const std::vector<Output>& outputs() {
-  using Z = const at::Tensor&;
+  using Tanh = const at::Tensor&;
   using Bounds = const OutputBounds&;
   using Correction = ops::StepCorrection&;
   static const std::vector<Output> list = {
-      {"step", [](Z z, Bounds b, Correction c) { c.step = at::exp(b.step * at::tanh(z)); }},
-      {"blend", [](Z z, Bounds, Correction c) { c.blend = at::exp(kLogBlendBound * at::tanh(z)); }},
-      {"mixture", [](Z z, Bounds b, Correction c) { c.mixture = b.mixture * at::tanh(z); }},
+      {"step", [](Tanh z, Bounds b, Correction c) { c.step = at::exp(b.step * z); }},
+      {"blend", [](Tanh z, Bounds, Correction c) { c.blend = at::exp(kLogBlendBound * z); }},
+      {"mixture", [](Tanh z, Bounds b, Correction c) { c.mixture = b.mixture * z; }},
       {"agreement_momentum"},
       {"agreement_gradient"},
       {"adam_size"},
@@ -41,11 +41,11 @@ ops::StepCorrection step_correction(const at::Tensor& z, const OutputBounds& bou
               "[step_correction] expected z of shape [C, ", outputs().size(), "], got ", z.sizes());
   ops::StepCorrection correction;
   std::vector<at::Tensor> readouts;
-  const std::vector<at::Tensor> columns = z.unbind(1);
+  const std::vector<at::Tensor> columns = z.unbind(1), bounded = at::tanh(z).unbind(1);
   for (size_t k = 0; k < columns.size(); ++k) {
     const Output& output = outputs()[k];
     if (output.apply != nullptr) {
-      output.apply(columns[k], bounds, correction);
+      output.apply(bounded[k], bounds, correction);
     } else {
       readouts.push_back(columns[k]);
     }

@@ -200,9 +200,7 @@ namespace {
 
 /// In place where nothing has to be mended, which a look at the numbers tells.
 void clean_on_host(at::Tensor& grad, DeferredCount& nonfinite) {
-  // A sum is one fast pass; it is finite and small unless something has to be mended.
-  const double total = grad.abs().sum(at::kDouble).item<double>();
-  if (std::isfinite(total) && total < ops::kLargestGradient) return;
+  if (ops::is_clean(grad)) return;
   const at::Tensor finite = at::isfinite(grad);
   nonfinite.add(grad.numel() - finite.sum().item<int64_t>());
   const double largest = grad.scalar_type() == at::kHalf ? 65504.0 : ops::kLargestGradient;

@@ -188,12 +188,12 @@ class RuleOptimizer(Optimizer):
         options: StepOptions,
     ) -> None:
         rule = self._rule if options.orthogonal else self._rule.elementwise()
-        whole_params = [whole(p) for p in params]
-        grads = _C.clean_gradients([whole(p.grad) for p in params], self._nonfinite)
-        before = [
-            [whole(t) for t in state] or rule.init(p)
-            for state, p in zip(states, whole_params, strict=True)
-        ]
+        whole_params, grads, before = params, [p.grad for p in params], states
+        if any(map(is_sharded, params)):
+            whole_params, grads = [whole(p) for p in params], [whole(g) for g in grads]
+            before = [[whole(t) for t in state] for state in states]
+        grads = _C.clean_gradients(grads, self._nonfinite)
+        before = [state or rule.init(p) for state, p in zip(before, whole_params, strict=True)]
         replaced, shared, last = rule.step_(
             grads,
             before,

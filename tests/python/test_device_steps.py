@@ -26,7 +26,7 @@ class NothingIsRead(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten._local_scalar_dense.default:
             assert args[0].device.type == "cpu", "read back to the host"
-        self.count += 1
+        self.count += func.namespace != "profiler"  # torch's mark of an optimizer's step
         return func(*args, **(kwargs or {}))
 
 

@@ -34,6 +34,11 @@ constexpr std::array<Quintic, 5> kSteps = {{
     {2.3088200, -1.6457595, 0.4019424},
 }};
 
+/// x.mT() of x [count, M, N].
+at::Tensor transposed(const at::Tensor& x) {
+  return raw_view(x, {x.size(0), x.size(2), x.size(1)}, {x.stride(0), x.stride(2), x.stride(1)});
+}
+
 /// b G + c G^2
 at::Tensor even_part(const Quintic& step, const at::Tensor& gram) {
   return at::baddbmm(gram, gram, gram, /*beta=*/step.b, /*alpha=*/step.c);
@@ -42,7 +47,7 @@ at::Tensor even_part(const Quintic& step, const at::Tensor& gram) {
 /// x <- (a + b G + c G^2) x, five times, with G = x x^T of each x [..., M, N].
 at::Tensor by_matrix(at::Tensor x) {
   for (const Quintic& step : kSteps) {
-    const at::Tensor even = even_part(step, at::bmm(x, x.mT()));
+    const at::Tensor even = even_part(step, at::bmm(x, transposed(x)));
     x = at::baddbmm(x, even, x, /*beta=*/step.a);
   }
   return x;
@@ -50,7 +55,7 @@ at::Tensor by_matrix(at::Tensor x) {
 
 /// The same by way of P, the product of the polynomials, and G <- (a + b G + c G^2)^2 G.
 at::Tensor by_gram(const at::Tensor& x) {
-  at::Tensor gram = at::bmm(x, x.mT());
+  at::Tensor gram = at::bmm(x, transposed(x));
   at::Tensor product;
   for (size_t k = 0; k < kSteps.size(); ++k) {
     const at::Tensor even = even_part(kSteps[k], gram);
@@ -205,13 +210,18 @@ void orthogonalize_batches_(at::TensorList matrices, std::optional<at::ScalarTyp
   originals.clear();
   for (size_t b = 0; b < batches.size(); ++b) {
     at::Tensor x = wide[b];
-    if (tall[b].defined()) x = x.defined() ? at::cat({x, tall[b].mT()}) : tall[b].mT();
+    if (tall[b].defined()) {
+      const at::Tensor flat = transposed(tall[b]);
+      x = x.defined() ? at::cat({x, flat}) : flat;
+    }
     x = precision ? polynomial_of_wide(x, *precision).to(x.scalar_type())
                   : orthogonalize_reference(x);
     const int64_t num_wide = static_cast<int64_t>(batches[b].wide.size());
     add_views(x, matrices, batches[b].wide, views, originals);
     if (!tall[b].defined()) continue;
-    const at::Tensor back = x.narrow(0, num_wide, x.size(0) - num_wide).mT().contiguous();
+    const at::Tensor flat = raw_view(x, {x.size(0) - num_wide, x.size(1), x.size(2)}, x.strides(),
+                                     num_wide * x.stride(0));
+    const at::Tensor back = transposed(flat).contiguous();
     add_views(back, matrices, batches[b].tall, views, originals);
   }
   at::_foreach_copy_(originals, views);

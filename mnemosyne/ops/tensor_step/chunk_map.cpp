@@ -1,13 +1,14 @@
 #include "mnemosyne/ops/tensor_step/chunk_map.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/segment_reduce.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
+#include "mnemosyne/ops/raw_view.h"
 #include "mnemosyne/ops/tensor_step/chunks.h"
 
 namespace mnemosyne::ops {
@@ -18,19 +19,25 @@ at::Tensor index_of(const at::Tensor& lengths, int64_t total) {
   return at::repeat_interleave(lengths, std::optional<int64_t>(total));
 }
 
+/// [..., B] -> [..., B, 1]
+at::Tensor column(const at::Tensor& x) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.push_back(1);
+  return raw_view(x, sizes);
+}
+
 }  // namespace
 
+// The memory of the values may go at once: what is not pinned is staged before a copy returns.
 at::Tensor on_device(const std::vector<double>& values, at::IntArrayRef sizes, at::ScalarType dtype,
                      at::Device device) {
-  const at::Tensor host = at::empty(sizes, at::kDouble);
-  std::copy(values.begin(), values.end(), host.mutable_data_ptr<double>());
-  return host.to(device, dtype, /*non_blocking=*/true);
+  const at::Tensor host = at::from_blob(const_cast<double*>(values.data()), sizes, at::kDouble);
+  return host.to(device, dtype, /*non_blocking=*/true, /*copy=*/true);
 }
 
 at::Tensor on_device(const std::vector<int64_t>& values, at::IntArrayRef sizes, at::Device device) {
-  const at::Tensor host = at::empty(sizes, at::kLong);
-  std::copy(values.begin(), values.end(), host.mutable_data_ptr<int64_t>());
-  return host.to(device, /*non_blocking=*/true);
+  const at::Tensor host = at::from_blob(const_cast<int64_t*>(values.data()), sizes, at::kLong);
+  return host.to(device, at::kLong, /*non_blocking=*/true, /*copy=*/true);
 }
 
 ChunkMap::ChunkMap(const TensorStep& step, const Pages& pages)
@@ -40,7 +47,7 @@ ChunkMap::ChunkMap(const TensorStep& step, const Pages& pages)
     numbers.push_back(pages.begins_of_tensors()[chunk.tensor]);
   }
   const std::vector<at::Tensor> both =
-      on_device(numbers, {2, num_chunks_}, pages.device()).unbind();
+      raw_unbind(on_device(numbers, {2, num_chunks_}, pages.device()));
   rows_of_chunk_ = both[0];
   begins_ = both[1];
   chunk_of_row_ = index_of(rows_of_chunk_, pages.rows());
@@ -51,11 +58,11 @@ ChunkMap::ChunkMap(const TensorStep& step, const Pages& pages)
 }
 
 std::vector<at::Tensor> ChunkMap::rows(const at::Tensor& table, at::ScalarType dtype) const {
-  return table.to(dtype).index_select(1, chunk_of_row_).unsqueeze(2).unbind();
+  return raw_unbind(column(table.to(dtype).index_select(1, chunk_of_row_)));
 }
 
 at::Tensor ChunkMap::row_flags(const at::Tensor& flags) const {
-  return flags.index_select(0, chunk_of_row_).unsqueeze(1);
+  return column(flags.index_select(0, chunk_of_row_));
 }
 
 at::Tensor ChunkMap::segment_sums(const at::Tensor& values, const at::Tensor& lengths,
@@ -98,7 +105,7 @@ at::Tensor ChunkMap::tensors_with(const at::Tensor& flags) const {
 }
 
 at::Tensor ChunkMap::first_numbers(const at::Tensor& pages) const {
-  return pages.reshape(-1).index_select(0, begins_.clamp_max(pages.numel() - 1));
+  return raw_view(pages, {pages.numel()}).index_select(0, begins_.clamp_max(pages.numel() - 1));
 }
 
 }  // namespace mnemosyne::ops

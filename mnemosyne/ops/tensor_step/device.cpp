@@ -19,6 +19,7 @@
 #include <limits>
 
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
+#include "mnemosyne/ops/raw_view.h"
 #include "mnemosyne/ops/tensor_step/chunk_map.h"
 #include "mnemosyne/ops/tensor_step/chunks.h"
 #include "mnemosyne/ops/tensor_step/pages.h"
@@ -49,11 +50,13 @@ at::Tensor norms(const at::Tensor& x, double order, at::ScalarType dtype) {
 /// The sums of every row, [7, B], in the order of StepSums; the last is the number of g that are
 /// not zero, for zeros fill the rows up.
 at::Tensor row_sums(const at::Tensor& old, const at::Tensor& m, const at::Tensor& v) {
-  const at::Tensor g = old.select(0, 0);
+  const std::vector<at::Tensor> parts = raw_unbind(old);  // g, m, p
+  const at::Tensor& g = parts[0];
   const at::ScalarType dtype = sum_dtype(g.device());
-  const at::Tensor dot = (g * old.select(0, 1)).sum(-1, /*keepdim=*/false, dtype);
+  const at::Tensor dot = (g * parts[1]).sum(-1, /*keepdim=*/false, dtype);
   const at::Tensor squares =
-      at::cat({norms(old, 2, dtype), norms(m, 2, dtype).unsqueeze(0)}).square();  // g, m, p, new m
+      at::cat({norms(old, 2, dtype), norms(raw_view(m, {1, m.size(0), m.size(1)}), 2, dtype)})
+          .square();  // g, m, p, new m
   const at::Tensor others =
       at::stack({dot, v.sum(-1, /*keepdim=*/false, dtype), norms(g, 0, dtype)});
   return at::cat({others, squares});
@@ -63,7 +66,7 @@ StepSums advance(TensorStep& step, bool with_sums) {
   const Pages pages(step);
   const ChunkMap map(step, pages);
   const at::Tensor data = pages.zeros(with_sums ? 4 : 3);
-  const std::vector<at::Tensor> parts = data.unbind();  // g, m, p if it is asked for, v
+  const std::vector<at::Tensor> parts = raw_unbind(data);  // g, m, p if it is asked for, v
   const at::Tensor &g = parts[0], &old_m = parts[1], &old_v = parts.back();
   Pages::Pairs sources{{g, &step.grads}, {old_m, &step.momenta}, {old_v, &step.second_moments}};
   if (with_sums) sources.emplace_back(parts[2], &step.params);
@@ -73,20 +76,21 @@ StepSums advance(TensorStep& step, bool with_sums) {
     return std::vector<double>{1.0 - base.momentum_decay, 1.0 - base.second_decay,
                                static_cast<double>(chunk.size)};
   });
-  const std::vector<at::Tensor> shares = map.rows(table.narrow(0, 0, 2), pages.dtype());
+  const std::vector<at::Tensor> shares =
+      map.rows(raw_view(table, {2, table.size(1)}), pages.dtype());
   const at::Tensor m = at::lerp(old_m, g, shares[0]);
   const at::Tensor v = at::lerp(old_v, g.square(), shares[1]);
   pages.store({{m, &step.momenta}, {v, &step.second_moments}});
   if (!with_sums) return {};
-  const std::vector<at::Tensor> sums =
-      map.chunk_sums(row_sums(data.narrow(0, 0, 3), m, v)).unbind();
+  const at::Tensor old = raw_view(data, {3, data.size(1), data.size(2)});
+  const std::vector<at::Tensor> sums = raw_unbind(map.chunk_sums(row_sums(old, m, v)));
   return {.grad_dot_momentum = sums[0],
           .grad_squared = sums[3],
           .old_squared = sums[4],
           .new_squared = sums[6],
           .param_squared = sums[5],
           .second_moment = sums[1],
-          .zeros = table.select(0, 2) - sums[2]};
+          .zeros = raw_unbind(table)[2] - sums[2]};
 }
 
 /// at::isfinite in two operations.
@@ -108,7 +112,7 @@ struct Decisions {
         {or_else(given.step, 1.0), or_else(given.blend, 1.0), or_else(given.mixture, 0.0)});
     if (given.readouts.defined()) all = at::cat({all, given.readouts.t()});
     not_finite = map.any(is_finite(all).all(0).logical_not());
-    const std::vector<at::Tensor> own = all.masked_fill(not_finite, 0).unbind();
+    const std::vector<at::Tensor> own = raw_unbind(all.masked_fill(not_finite, 0));
     step = own[0].masked_fill(not_finite, 1);
     blend = own[1].masked_fill(not_finite, 1);
     mixture = own[2];
@@ -138,7 +142,7 @@ struct Problem {
 
   Problem(const TensorStep& step_, const StepSums& sums, const StepCorrection& correction)
       : step(step_), pages(step), map(step, pages) {
-    const std::vector<at::Tensor> parts = pages.zeros(4).unbind();
+    const std::vector<at::Tensor> parts = raw_unbind(pages.zeros(4));
     g = parts[0], m = parts[1], p = parts[2];
     v = parts[3].fill_(1);  // where there is none, a stays finite
     pages.load(
@@ -174,9 +178,8 @@ std::vector<double> base_columns(const TensorStep& step, size_t i) {
 }
 
 void Problem::decide(const StepSums& sums, const StepCorrection& correction) {
-  std::vector<at::Tensor> columns = chunk_table(step, pages, [&](size_t i, const StepChunk&) {
-                                      return base_columns(step, i);
-                                    }).unbind();
+  std::vector<at::Tensor> columns = raw_unbind(
+      chunk_table(step, pages, [&](size_t i, const StepChunk&) { return base_columns(step, i); }));
   at::Tensor &size = columns[0], &decay = columns[1], &blend = columns[2];
   const at::Tensor share_of_sum = columns[9];
   matrix = columns[6];
