@@ -149,7 +149,8 @@ Results run_orthogonalize(int64_t matrices, int64_t rows) {
 
 Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t chunk_size) {
   at::manual_seed(5);
-  TensorStep step{.chunk_size = chunk_size};
+  TensorStep step;
+  step.chunk_size = chunk_size;
   for (const std::vector<int64_t>& shape : shapes) {
     step.params.push_back(at::randn(shape));
     step.grads.push_back(at::randn(shape));

@@ -61,7 +61,6 @@ TEST(OrthogonalizePolynomial, TakesWhatTheReferenceTakes) {
   EXPECT_EQ(ops::orthogonalize_polynomial(at::empty({0, 4})).sizes(), at::IntArrayRef({0, 4}));
 }
 
-// Long matrices go by way of their Gram matrix.
 TEST(OrthogonalizePolynomial, IsTheSameForLongMatrices) {
   at::manual_seed(13);
   for (const int64_t columns : {30, 49, 200}) {

@@ -26,7 +26,7 @@ at::Tensor orthogonalize_exact(const at::Tensor& x);
 /// [.85, 1.15] for s >= 5e-4 sqrt(b), and about 2,063 s / sqrt(b) far below; sqrt(b) is at most
 /// sqrt(sqrt(M)) |X|_2. For comparison, five quintic Newton-Schulz steps as in Muon reach
 /// [.68, 1.20] from about 3e-3 of the Frobenius norm on. Singular vectors stay, the scale of x does
-/// not matter, zero matrices stay zero, a matrix that is not finite becomes NaN.
+/// not matter, zero matrices stay zero, a matrix that is not finite becomes NaN. Differentiable.
 at::Tensor orthogonalize_reference(const at::Tensor& x);
 
 /// The same by five quintic polynomials of X X^T in `precision`, the composition of Polar Express
@@ -34,10 +34,6 @@ at::Tensor orthogonalize_reference(const at::Tensor& x);
 /// way for a GPU. Singular values land in [.86, 1.14]; in bfloat16 those below about 1e-2 of the
 /// largest suffer from its rounding. Five Newton-Schulz steps as in Muon cost the same and reach
 /// [.68, 1.20].
-///
-/// In float32 and float64 a matrix that is long for its width, N > 2 M, is treated by way of the
-/// polynomials of its Gram matrix [M, M], which is cheaper; bfloat16 is not precise enough for
-/// that.
 at::Tensor orthogonalize_polynomial(const at::Tensor& x, at::ScalarType precision = at::kBFloat16);
 
 struct OrthogonalizeOptions {

@@ -45,11 +45,14 @@ at::Tensor orthogonalize_reference(const at::Tensor& x) {
   at::Tensor wide = in_double(tall ? x.mT() : x);
   const at::Tensor finite = at::isfinite(wide).all(-1, /*keepdim=*/true).all(-2, /*keepdim=*/true);
   wide = at::where(finite, wide, 0.0);
-  const at::Tensor largest = wide.abs().amax({-2, -1}, /*keepdim=*/true);
+  // The scale does not matter, so nothing depends on it that could be differentiated.
+  const at::Tensor largest = wide.detach().abs().amax({-2, -1}, /*keepdim=*/true);
   wide = wide / at::where(largest > 0, largest, 1.0);
 
   const at::Tensor gram = at::matmul(wide, wide.mT());
-  const at::Tensor frobenius = gram.square().sum({-2, -1}, /*keepdim=*/true).sqrt();
+  // The root has no derivative at zero.
+  const at::Tensor squares = gram.square().sum({-2, -1}, /*keepdim=*/true);
+  const at::Tensor frobenius = at::where(largest > 0, squares, 1.0).sqrt();
   const at::Tensor row_sum = gram.abs().sum(-1, /*keepdim=*/true).amax(-2, /*keepdim=*/true);
   at::Tensor bound = at::minimum(frobenius, row_sum);
   bound = at::where(largest > 0, bound, 1.0);

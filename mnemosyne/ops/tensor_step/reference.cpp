@@ -66,9 +66,9 @@ std::vector<Part> parts_of(const TensorStep& step) {
   return parts;
 }
 
-/// d -> kDirectionRms sqrt(max(rows, columns)) orthogonalize(d), detached.
+/// d -> kDirectionRms sqrt(max(rows, columns)) orthogonalize(d).
 at::Tensor orthogonal_direction(const at::Tensor& d, int64_t rows, double scale) {
-  const at::Tensor matrix = d.detach().reshape({rows, -1});
+  const at::Tensor matrix = d.reshape({rows, -1});
   return (scale * orthogonalize_reference(matrix)).view(d.sizes());
 }
 

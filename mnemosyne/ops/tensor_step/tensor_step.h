@@ -79,8 +79,8 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums);
 
 /// The directions that the moments after `advance_moments` give, u [T] in the shapes of the
 /// parameters and the dtype of their state: p <- p - (u + decay p) is the step. Plain ATen, any
-/// device, differentiable in the correction but for `blend` (through an orthogonalisation nothing
-/// flows); nothing is read back. With s, c, w the step size, read-outs and mixture of the chunk,
+/// device, differentiable in the correction, `blend` through the orthogonalisation; nothing is read
+/// back. With s, c, w the step size, read-outs and mixture of the chunk,
 ///
 ///     a = m^ / (sqrt v^ + eps)     m^, v^ with their bias corrections
 ///     D = kDirectionRms sqrt(max(rows, columns)) orthogonalize(m + blend (g - m))  for a matrix
