@@ -44,6 +44,14 @@ struct AttentionRows {
   int64_t row;
 };
 
+/// Tables [H,length,R], one after the other for the examples of a batch; distance 0: one for all of
+/// them. Null data: none.
+template <typename Float>
+struct AttentionTables {
+  Float* data;
+  int64_t batch;  ///< Floats from one example to the next.
+};
+
 struct LinearAttentionSizes {
   int64_t heads;
   int64_t key_heads;
@@ -65,9 +73,9 @@ struct LinearAttentionParams {
   AttentionRows value;  ///< [B,Hk,S,Dv]
   const float* omega;   ///< [Wp,Dp], zero in the padding, scaled; null without projection.
   const float* omega_transposed;  ///< [Dp,Wp]
-  const float* query_factor;      ///< [H,L,R] or null, as are the next six.
-  const float* key_factor;        ///< [H,S,R]
-  const float* decay;             ///< [H,S,R]: the state fades by it before a token; causal only.
+  AttentionTables<const float> query_factor;  ///< [H,L,R] or null, as are the next six.
+  AttentionTables<const float> key_factor;    ///< [H,S,R]
+  AttentionTables<const float> decay;  ///< [H,S,R]: the state fades by it before a token; causal.
   const float* query_log;         ///< [H,L,M], added to the exponents
   const float* key_log;           ///< [H,S,M]
   const bool* key_mask;           ///< [B,S]: true takes part.
@@ -98,8 +106,8 @@ struct LinearAttentionBackwardParams {
   float* grad_query;         ///< [B,H,L,D], written
   float* grad_key;           ///< [B,Hk,S,D], added to, as are the next five
   float* grad_value;         ///< [B,Hk,S,Dv]
-  float* grad_query_factor;  ///< [H,L,R] or null, and so on
-  float* grad_key_factor;
+  AttentionTables<float> grad_query_factor;  ///< [H,L,R] or null, and so on
+  AttentionTables<float> grad_key_factor;
   float* grad_query_log;
   float* grad_key_log;
   float* grad_sums;  ///< [B,H,R,M,Dv] or null, written

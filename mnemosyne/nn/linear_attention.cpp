@@ -33,10 +33,6 @@ Heads heads_of(const LinearAttentionOptions& o) {
   return {o.embed_dim, o.num_heads, o.num_kv_heads};
 }
 
-/// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
-/// the examples, since factors of the op have no batch.
-at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
-
 /// Segments and steps of causal attention go by features, and exponential ones have a common offset
 /// that the matrix of weights does without.
 void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
@@ -83,12 +79,6 @@ struct LinearAttentionImpl::Tokens {
   const PlacedTokens& sources() const { return cross ? source_places : places; }
   bool has_unplaced() const {
     return places.has_position.defined() || sources().has_position.defined();
-  }
-
-  static void spread(ops::PositionFeatures& features, int64_t batch) {
-    for (at::Tensor* x : {&features.query, &features.key}) {
-      if (x->dim() == 3) *x = x->unsqueeze(0).expand({batch, -1, -1, -1});
-    }
   }
 };
 
@@ -173,8 +163,6 @@ at::Tensor LinearAttentionImpl::attend(const Projected& projected, const Attenti
   const Projected apart = heads_of(options_).split(projected);
   const ops::NoAutocast positions_and_sums_as_they_are;
   const at::Tensor &x = projected.query, &source = projected.key;
-  // No examples: positions of each would leave attention without heads.
-  if (x.size(0) == 0 && memory == nullptr) return x;
   Tokens tokens{.query = apart.query,
                 .key = apart.key,
                 .value = apart.value,
@@ -249,16 +237,13 @@ at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memor
   return result.output;
 }
 
-// Of queries and of keys, [H,.,N] or both [B,H,.,N].
+// Of queries and of keys, each [H,.,N] or [B,H,.,N].
 ops::PositionFeatures LinearAttentionImpl::features(const Tokens& tokens,
                                                     LinearAttentionMemory* memory) const {
   at::Tensor none;
   at::Tensor& span = memory != nullptr ? memory->span : none;
-  ops::PositionFeatures result =
-      damped ? damped->features(tokens.places.positions, tokens.places.has_position)
-             : fourier->features(tokens.places, tokens.sources(), span);
-  if (result.query.dim() != result.key.dim()) Tokens::spread(result, tokens.query.size(0));
-  return result;
+  return damped ? damped->features(tokens.places.positions, tokens.places.has_position)
+                : fourier->features(tokens.places, tokens.sources(), span);
 }
 
 // Positive features of content and position side by side are products: one exponent for the content
@@ -268,7 +253,8 @@ void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs
                                       LinearAttentionMemory* memory) const {
   const ops::PositionFeatures features = this->features(tokens, memory);
   const int64_t depth = tokens.query.size(-1), size = features.query.size(-1);
-  if (!ops::traits_of(kind_).exponential || features.query.dim() == 4) {
+  if (!ops::traits_of(kind_).exponential || features.query.dim() == 4 ||
+      features.key.dim() == 4) {
     const int64_t group = tokens.query.size(1) / tokens.key.size(1);
     tokens.key = repeat_heads(tokens.key, group);
     tokens.value = repeat_heads(tokens.value, group);
@@ -338,52 +324,21 @@ at::Tensor LinearAttentionImpl::multiply(const Tokens& tokens, const OrderedLine
                                          ops::LinearAttentionInputs& in,
                                          const ops::LinearAttentionOptions& call,
                                          LinearAttentionMemory* memory) const {
-  ops::PositionFeatures features = this->features(tokens, memory);
-  const int64_t batch = tokens.query.size(0), heads = tokens.query.size(1);
+  const ops::PositionFeatures features = this->features(tokens, memory);
   if (damped && line.positions.size(-1) > 0) {
     in.log_decay = ops::log_decay(features.decay, line.positions,
                                   memory != nullptr ? memory->last : at::Tensor());
     if (memory != nullptr) memory->last = line.last;
   }
-  const bool fold =
-      features.query.dim() == 4 || (in.log_decay.defined() && in.log_decay.dim() == 4);
-  if (fold) Tokens::spread(features, batch);
   in.query = tokens.query;
   in.key = tokens.key;
   in.value = tokens.value;
   in.query_factor = features.query;
   in.key_factor = features.key;
   in.key_padding_mask = tokens.mask;
-  if (fold) fold_batch(in, tokens.mask);
   const ops::LinearAttentionResult result = ops::linear_attention(in, call);
-  const auto unfolded = [&](const at::Tensor& x) {
-    return fold ? x.squeeze(0).unflatten(0, {batch, heads}) : x;
-  };
-  if (memory != nullptr) {
-    memory->sums = {unfolded(result.state.sums), unfolded(result.state.normalizer),
-                    unfolded(result.state.offset)};
-  }
-  return unfolded(result.output);
-}
-
-void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask) {
-  if (mask.defined()) {
-    const at::Tensor hidden = mask.logical_not().unsqueeze(1).unsqueeze(-1);
-    in.key = in.key.masked_fill(hidden, 0);
-    in.value = in.value.masked_fill(hidden, 0);
-    in.key_factor = in.key_factor.masked_fill(hidden, 0);
-    in.key_padding_mask = at::Tensor();
-  }
-  if (in.log_decay.defined()) {
-    if (in.log_decay.dim() == 3) in.log_decay = in.log_decay.unsqueeze(0);
-    in.log_decay = in.log_decay.expand(in.query_factor.sizes()).flatten(0, 1);
-  }
-  for (at::Tensor* x : {&in.query, &in.key, &in.value}) *x = folded(*x);
-  in.query_factor = in.query_factor.flatten(0, 1);
-  in.key_factor = in.key_factor.flatten(0, 1);
-  for (at::Tensor* x : {&in.state.sums, &in.state.normalizer, &in.state.offset}) {
-    if (x->defined()) *x = folded(*x);
-  }
+  if (memory != nullptr) memory->sums = result.state;
+  return result.output;
 }
 
 std::shared_ptr<torch::nn::Module> LinearAttentionImpl::clone(

@@ -137,7 +137,6 @@ class LinearAttentionImpl : public Attention {
   at::Tensor factor_of_pairs(const Tokens& tokens) const;
   void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
                    ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
-  static void fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask);
 
   LinearAttentionOptions options_;
   ops::FeatureMapKind kind_;

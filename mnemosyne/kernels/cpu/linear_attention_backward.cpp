@@ -50,7 +50,7 @@ void queries_from_state(const Shape& s, const Params& p, const Chunk& c, Span sp
     spread_totals(span, s.Mp, c.totals, normalizer + r * s.Mp, c.terms);
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.up, s.Vp,
                                     sums_transposed + r * s.Vp * s.Mp, s.Mp, c.terms, s.Mp);
-    if (p.grad_query_factor != nullptr) {
+    if (p.grad_query_factor.data != nullptr) {
       add_dots(s, span, c.relative, at_rank(c.fading.since, r), c.queries, c.terms,
                chunk_table(s, p.grad_query_factor, s.L, span) + r);
     }
@@ -83,7 +83,7 @@ void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
     }
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.values, s.Vp, c.transposed, s.Mp,
                                     c.terms, s.Mp);
-    if (p.grad_key_factor != nullptr) {
+    if (p.grad_key_factor.data != nullptr) {
       add_dots(s, span, c.relative, at_rank(c.fading.until, r), c.keys, c.terms,
                chunk_table(s, p.grad_key_factor, s.S, span) + r);
     }
@@ -170,7 +170,7 @@ void causal_queries(const Shape& s, const Params& p, const Chunk& c, const Memor
 /// before coupling, whose gradient is their product.
 void chunk_factor_gradients(const Shape& s, const Params& p, const Chunk& c, Span span,
                             const float* offsets, bool moved) {
-  if (p.grad_query_factor == nullptr) return;
+  if (p.grad_query_factor.data == nullptr) return;
   float* grad = c.coupling;
   for (int64_t i = 0; i < span.n; ++i) {
     copy(grad + i * s.C, c.scores + i * s.C, i + 1);

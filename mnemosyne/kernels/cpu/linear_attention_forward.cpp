@@ -55,7 +55,7 @@ void load_key_factors(const Shape& s, const LinearAttentionParams& p, const Chun
 /// state <- e^{before - after} state, faded, + sum_j e^{o_j - after} s_j phi_j [v_j, 1], faded.
 void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
               float before, float after, State state) {
-  const bool plain = p.key_factor == nullptr && before == after;
+  const bool plain = p.key_factor.data == nullptr && before == after;
   load_key_factors(s, p, c, span, after);
   fade_state(s, rescaled(before, after), c.fading.through, state);
   for (int64_t r = 0; r < s.R; ++r) {
@@ -75,7 +75,7 @@ void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, 
                 bool plain, State state) {
   load_factors(span, s.R, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.relative,
                c.factors);
-  plain = plain && p.query_factor == nullptr;
+  plain = plain && p.query_factor.data == nullptr;
   for (int64_t r = 0; r < s.R; ++r) {
     const float* queries = c.queries;
     if (!plain) {

@@ -61,6 +61,15 @@ float* target(const at::Tensor& x) {
   return x.defined() && x.numel() > 0 ? x.mutable_data_ptr<float>() : nullptr;
 }
 
+/// Contiguous [H,length,R], or with a batch in front.
+kernels::AttentionTables<const float> tables_of(const at::Tensor& x) {
+  return {pointer(x), x.defined() && x.dim() == 4 ? x.stride(0) : 0};
+}
+
+kernels::AttentionTables<float> target_tables(const at::Tensor& x) {
+  return {target(x), x.defined() && x.dim() == 4 ? x.stride(0) : 0};
+}
+
 /// Kernel parameters, and the float32 tensors that they point into.
 struct Call {
   LinearAttentionInputs inputs;
@@ -86,6 +95,13 @@ struct Call {
     }
     if (feature_map_projects(options)) pack_omega(options);
     fill_params(options);
+  }
+
+  /// Whether positions differ between the examples.
+  bool has_own_positions() const {
+    return (inputs.query_factor.defined() && inputs.query_factor.dim() == 4) ||
+           (inputs.key_factor.defined() && inputs.key_factor.dim() == 4) ||
+           (decay.defined() && decay.dim() == 4);
   }
 
   void pack_omega(const LinearAttentionOptions& options) {
@@ -118,9 +134,9 @@ struct Call {
     params.value = rows_of(inputs.value);
     params.omega = pointer(omega);
     params.omega_transposed = pointer(omega_transposed);
-    params.query_factor = pointer(inputs.query_factor);
-    params.key_factor = pointer(inputs.key_factor);
-    params.decay = pointer(decay);
+    params.query_factor = tables_of(inputs.query_factor);
+    params.key_factor = tables_of(inputs.key_factor);
+    params.decay = tables_of(decay);
     params.query_log = pointer(inputs.query_log);
     params.key_log = pointer(inputs.key_log);
     if (inputs.key_padding_mask.defined()) {
@@ -181,17 +197,22 @@ bool takes_blocks(const kernels::LinearAttentionParams& params, bool backward) {
          kernels::attention_prefers_blocks(params.sizes, params.features, params.causal, backward);
 }
 
-/// Zeros where the kernel adds up; nothing for tensors that are not there.
+/// Zeros where the kernel adds up; nothing for tensors that are not there. Where positions of some
+/// kind differ between the examples, gradients of all kinds are those of each example.
 std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
   const LinearAttentionInputs& in = call.inputs;
   const auto zeros = [](const at::Tensor& x) {
     return x.defined() ? at::zeros(x.sizes(), at::kFloat) : at::Tensor();
   };
+  const auto table = [&](const at::Tensor& x) {
+    if (!x.defined() || x.dim() == 4 || !call.has_own_positions()) return zeros(x);
+    return at::zeros({call.shape.batch, x.size(0), x.size(1), x.size(2)}, at::kFloat);
+  };
   return {empty_large(in.query.sizes()),
           empty_large(in.key.sizes()).zero_(),
           empty_large(in.value.sizes()).zero_(),
-          zeros(in.query_factor),
-          zeros(in.key_factor),
+          table(in.query_factor),
+          table(in.key_factor),
           {},
           zeros(in.query_log),
           zeros(in.key_log),
@@ -203,8 +224,9 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
 /// the examples where the batch shares a gradient: sums have one order, whatever the threads.
 void run_backward(const Call& call, kernels::LinearAttentionBackwardParams params) {
   const LinearAttentionShape& s = call.shape;
-  const bool shared = params.grad_query_factor != nullptr || params.grad_query_log != nullptr ||
-                      params.grad_key_log != nullptr;
+  const bool shared =
+      (params.grad_query_factor.data != nullptr && !call.has_own_positions()) ||
+      params.grad_query_log != nullptr || params.grad_key_log != nullptr;
   const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
   const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
   const int64_t floats = kernels::linear_attention_backward_scratch(
@@ -221,42 +243,51 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
 }
 
 /// What the last state gets from all keys and earlier states, [H,R] in float64: the inner product
-/// with its gradient.
+/// with its gradient. For each example [B,H,R], or of all.
 at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
-                          const at::Tensor& grad_normalizer, int64_t rank) {
-  const at::Tensor total = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
-                           (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
-  return total.unflatten(1, {rank, -1}).sum(2);
+                          const at::Tensor& grad_normalizer, int64_t rank, bool each) {
+  const at::Tensor sums = grad_sums * state.sums, normalizer = grad_normalizer * state.normalizer;
+  const at::Tensor total = each ? sums.sum(3, false, at::kDouble) + normalizer
+                                : sums.sum({0, 3}, false, at::kDouble) +
+                                      normalizer.sum(0, false, at::kDouble);
+  return total.unflatten(-1, {rank, -1}).sum(-1);
 }
 
-/// The gradient of log_decay [H,L,R]. g_t scales what passes from keys before t to queries from t
+/// The gradient of log_decay, [H,L,R] or, as gradients of factors are, with a batch. g_t scales what passes from keys before t to queries from t
 /// on, or to the state after all of them: what these queries get from any key, less what keys from
-/// t on give to any query or to the state, plus what all keys give to that state (`given` [H,R]).
+/// t on give to any query or to the state, plus what all keys give to that state (`given` [(B,)H,R]).
 at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
                           const at::Tensor& grad_key_factor, at::Tensor given) {
   constexpr int64_t kDecays = 32768;  // worth waking up a thread
-  const int64_t length = in.query_factor.size(1), rank = in.query_factor.size(2);
-  at::Tensor grad = at::empty(in.query_factor.sizes(), at::kFloat);
-  const float *p = pointer(in.query_factor), *s = pointer(in.key_factor);
+  const int64_t heads = in.query_factor.size(-3), rank = in.query_factor.size(-1);
+  const int64_t size = in.query_factor.size(-2) * rank;  // of a head
+  at::Tensor grad = at::empty(grad_query_factor.sizes(), at::kFloat);
+  const auto p = tables_of(in.query_factor), s = tables_of(in.key_factor);
   const float *up_p = pointer(grad_query_factor), *up_s = pointer(grad_key_factor);
   float* to = target(grad);
   double* totals = given.mutable_data_ptr<double>();
-  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(length * rank, 1));
-  parallel_for(0, in.query_factor.size(0), grain, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) {
-      double* total = totals + head * rank;
-      for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
+  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(size, 1));
+  parallel_for(0, given.numel() / rank, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t example = row / heads, head = row % heads, first = row * size;
+      const float* queries = p.data + example * p.batch + head * size;
+      const float* keys = s.data + example * s.batch + head * size;
+      double* total = totals + row * rank;
+      for (int64_t k = size - 1; k >= 0; --k) {
         double& sum = total[k % rank];
-        sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
-        to[k] = static_cast<float>(sum);
+        sum += static_cast<double>(queries[k]) * up_p[first + k] -
+               static_cast<double>(keys[k]) * up_s[first + k];
+        to[first + k] = static_cast<float>(sum);
       }
     }
   });
   return grad;
 }
 
+/// In the dtype of `like`, summed over the batch where that shares it.
 at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
-  return grad.defined() ? grad.to(like.scalar_type()) : grad;
+  if (!grad.defined()) return grad;
+  return (grad.dim() > like.dim() ? grad.sum(0) : grad).to(like.scalar_type());
 }
 
 }  // namespace
@@ -312,8 +343,8 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
       .grad_query = target(result[kQuery]),
       .grad_key = target(result[kKey]),
       .grad_value = target(result[kValue]),
-      .grad_query_factor = target(result[kQueryFactor]),
-      .grad_key_factor = target(result[kKeyFactor]),
+      .grad_query_factor = target_tables(result[kQueryFactor]),
+      .grad_key_factor = target_tables(result[kKeyFactor]),
       .grad_query_log = target(result[kQueryLog]),
       .grad_key_log = target(result[kKeyLog]),
       .grad_sums = target(result[kStateSums]),
@@ -322,13 +353,13 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
   params.forward.by_blocks = takes_blocks(params.forward, /*backward=*/true);
   run_backward(call, params);
   if (call.decay.defined()) {
-    const int64_t rank = call.shape.rank;
+    const at::Tensor& up = result[kQueryFactor];
     const at::Tensor given =
-        grad_sums.defined()
-            ? given_to_state(dense.result.state, grad_sums, grad_normalizer, rank).contiguous()
-            : at::zeros({call.shape.heads, rank}, at::kDouble);
-    result[kLogDecay] =
-        decay_gradient(call.inputs, result[kQueryFactor], result[kKeyFactor], given);
+        grad_sums.defined() ? given_to_state(dense.result.state, grad_sums, grad_normalizer,
+                                             up.size(-1), /*each=*/up.dim() == 4)
+                                  .contiguous()
+                            : up.narrow(-2, 0, 0).sum(-2, false, at::kDouble);
+    result[kLogDecay] = decay_gradient(call.inputs, up, result[kKeyFactor], given);
   }
   const double scale = linear_attention_scale(options, call.shape.depth);
   if (options.feature_map == FeatureMapKind::kElu && scale != 1) {
