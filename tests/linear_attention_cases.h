@@ -232,7 +232,8 @@ inline std::vector<AttentionCase> attention_cases() {
 }
 
 inline std::string describe(const AttentionCase& c) {
-  std::string text = "own " + c.own + " map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
+  std::string text =
+      "own " + c.own + " map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
   for (const auto& [name, value] :
        std::initializer_list<std::pair<const char*, int64_t>>{{" L", c.queries},
                                                               {" S", c.keys},

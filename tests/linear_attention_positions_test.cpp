@@ -48,9 +48,9 @@ Run run(const AttentionCall& given, const at::Tensor& weight) {
 AttentionCall example_of(const AttentionCall& call, int64_t index) {
   AttentionCall one = call;
   LinearAttentionInputs& in = one.inputs;
-  for (at::Tensor* x : {&in.query, &in.key, &in.value, &in.query_factor, &in.key_factor,
-                        &in.log_decay, &in.key_padding_mask, &in.state.sums, &in.state.normalizer,
-                        &in.state.offset}) {
+  for (at::Tensor* x :
+       {&in.query, &in.key, &in.value, &in.query_factor, &in.key_factor, &in.log_decay,
+        &in.key_padding_mask, &in.state.sums, &in.state.normalizer, &in.state.offset}) {
     if (x->defined()) *x = x->narrow(0, index, 1);
   }
   return one;

@@ -129,8 +129,8 @@ TEST(LinearAttentionReference, CountsEarlierKeysOfItsState) {
 LinearAttentionInputs tokens_of(const LinearAttentionInputs& in, int64_t first, int64_t count) {
   LinearAttentionInputs part = in;
   for (at::Tensor* x : {&part.query, &part.key, &part.value}) *x = x->narrow(2, first, count);
-  for (at::Tensor* x : {&part.query_factor, &part.key_factor, &part.log_decay, &part.query_log,
-                        &part.key_log}) {
+  for (at::Tensor* x :
+       {&part.query_factor, &part.key_factor, &part.log_decay, &part.query_log, &part.key_log}) {
     if (x->defined()) *x = x->narrow(-2, first, count);
   }
   at::Tensor& mask = part.key_padding_mask;

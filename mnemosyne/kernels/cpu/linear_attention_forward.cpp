@@ -42,6 +42,14 @@ struct Chunk {
 struct Past {
   State state{};
   Blocks blocks{};
+
+  Past(const Shape& s, const LinearAttentionParams& p, Arena& arena) {
+    if (p.by_blocks) {
+      blocks = take_blocks(s, arena);
+    } else {
+      state = take_state(s, arena);
+    }
+  }
 };
 
 /// factors <- s_jr e^{o_j - after}, faded to the end of the chunk.
@@ -217,17 +225,9 @@ float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chun
   return offset;
 }
 
-}  // namespace
-
-void linear_attention_forward(const LinearAttentionParams& params) {
-  const Shape shape(params);
-  Arena arena{params.scratch};
-  const Chunk chunk(shape, params, arena);
-  Past past;
-  if (params.by_blocks) {
-    past.blocks = take_blocks(params, arena);
-  } else {
-    past.state = take_state(shape, arena);
+void forward(const Shape& shape, const LinearAttentionParams& params, const Chunk& chunk,
+             Past past) {
+  if (!params.by_blocks) {
     load_state(shape, params.sizes.heads, params.sums, params.normalizer, past.state);
   }
   const float before = first_offset(shape, params);
@@ -237,6 +237,26 @@ void linear_attention_forward(const LinearAttentionParams& params) {
     store_state(shape, params.sizes.heads, past.state, params.next_sums, params.next_normalizer);
   }
   params.next_offset[shape.b * params.sizes.heads + shape.h] = after;
+}
+
+}  // namespace
+
+void linear_attention_forward(const LinearAttentionSlice& slice) {
+  const LinearAttentionParams& params = slice.problem;
+  for (int64_t item = slice.begin; item < slice.end; ++item) {
+    const Shape shape(params, item);
+    Arena arena(slice.scratch);
+    const Chunk chunk(shape, params, arena);
+    forward(shape, params, chunk, Past(shape, params, arena));
+  }
+}
+
+int64_t linear_attention_forward_scratch(const LinearAttentionParams& params) {
+  const Shape shape(params);
+  Arena counter(nullptr);
+  const Chunk chunk(shape, params, counter);
+  const Past past(shape, params, counter);
+  return counter.taken();
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -121,7 +121,8 @@ struct Call {
       inputs.query = inputs.query * scale;
       inputs.key = inputs.key * scale;
     }
-    params.sizes = {.heads = shape.heads,
+    params.sizes = {.batch = shape.batch,
+                    .heads = shape.heads,
                     .key_heads = shape.key_heads,
                     .queries = shape.queries,
                     .keys = shape.keys,
@@ -222,22 +223,18 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
 
 /// Runs the backward kernel on all heads. Heads that share keys go one after the other, and so do
 /// the examples where the batch shares a gradient: sums have one order, whatever the threads.
-void run_backward(const Call& call, kernels::LinearAttentionBackwardParams params) {
+void run_backward(const Call& call, const kernels::LinearAttentionBackwardParams& params) {
   const LinearAttentionShape& s = call.shape;
-  const bool shared =
-      (params.grad_query_factor.data != nullptr && !call.has_own_positions()) ||
-      params.grad_query_log != nullptr || params.grad_key_log != nullptr;
+  const bool shared = (params.grad_query_factor.data != nullptr && !call.has_own_positions()) ||
+                      params.grad_query_log != nullptr || params.grad_key_log != nullptr;
   const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
   const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
-  const int64_t floats = kernels::linear_attention_backward_scratch(
-      params.forward.sizes, params.forward.features, params.forward.by_blocks);
+  const int64_t floats = kernels::linear_attention_backward_scratch(params.forward);
   for_each_task(tasks, grain(s, serial * group), floats, [&](int64_t task, float* scratch) {
-    kernels::LinearAttentionBackwardParams mine = params;
-    mine.forward.scratch = scratch;
-    for (int64_t turn = 0; turn < serial * group; ++turn) {
-      mine.forward.batch_index = shared ? turn / group : task / s.key_heads;
-      mine.forward.head_index = task % s.key_heads * group + turn % group;
-      kernels::linear_attention_backward(mine);
+    for (int64_t turn = 0; turn < serial; ++turn) {
+      const int64_t example = shared ? turn : task / s.key_heads;
+      const int64_t first = example * s.heads + task % s.key_heads * group;
+      kernels::linear_attention_backward({params, first, first + group, scratch});
     }
   });
 }
@@ -247,15 +244,16 @@ void run_backward(const Call& call, kernels::LinearAttentionBackwardParams param
 at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
                           const at::Tensor& grad_normalizer, int64_t rank, bool each) {
   const at::Tensor sums = grad_sums * state.sums, normalizer = grad_normalizer * state.normalizer;
-  const at::Tensor total = each ? sums.sum(3, false, at::kDouble) + normalizer
-                                : sums.sum({0, 3}, false, at::kDouble) +
-                                      normalizer.sum(0, false, at::kDouble);
+  const at::Tensor total =
+      each ? sums.sum(3, false, at::kDouble) + normalizer
+           : sums.sum({0, 3}, false, at::kDouble) + normalizer.sum(0, false, at::kDouble);
   return total.unflatten(-1, {rank, -1}).sum(-1);
 }
 
-/// The gradient of log_decay, [H,L,R] or, as gradients of factors are, with a batch. g_t scales what passes from keys before t to queries from t
-/// on, or to the state after all of them: what these queries get from any key, less what keys from
-/// t on give to any query or to the state, plus what all keys give to that state (`given` [(B,)H,R]).
+/// The gradient of log_decay, [H,L,R] or, as gradients of factors are, with a batch. g_t scales
+/// what passes from keys before t to queries from t on, or to the state after all of them: what
+/// these queries get from any key, less what keys from t on give to any query or to the state, plus
+/// what all keys give to that state (`given` [(B,)H,R]).
 at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
                           const at::Tensor& grad_key_factor, at::Tensor given) {
   constexpr int64_t kDecays = 32768;  // worth waking up a thread
@@ -299,14 +297,9 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
   LinearAttentionSaved saved = new_outputs(s, options.with_state);
   set_outputs(saved, call.params);
   call.params.by_blocks = takes_blocks(call.params, /*backward=*/false);
-  const int64_t floats = kernels::linear_attention_scratch(call.params.sizes, call.params.features,
-                                                           call.params.by_blocks);
-  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t task, float* scratch) {
-    kernels::LinearAttentionParams mine = call.params;
-    mine.scratch = scratch;
-    mine.batch_index = task / s.heads;
-    mine.head_index = task % s.heads;
-    kernels::linear_attention_forward(mine);
+  const int64_t floats = kernels::linear_attention_forward_scratch(call.params);
+  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t item, float* scratch) {
+    kernels::linear_attention_forward({call.params, item, item + 1, scratch});
   });
   saved.result.output = saved.result.output.to(inputs.query.scalar_type());
   return saved;
@@ -354,11 +347,11 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
   run_backward(call, params);
   if (call.decay.defined()) {
     const at::Tensor& up = result[kQueryFactor];
-    const at::Tensor given =
-        grad_sums.defined() ? given_to_state(dense.result.state, grad_sums, grad_normalizer,
-                                             up.size(-1), /*each=*/up.dim() == 4)
-                                  .contiguous()
-                            : up.narrow(-2, 0, 0).sum(-2, false, at::kDouble);
+    const at::Tensor given = grad_sums.defined()
+                                 ? given_to_state(dense.result.state, grad_sums, grad_normalizer,
+                                                  up.size(-1), /*each=*/up.dim() == 4)
+                                       .contiguous()
+                                 : up.narrow(-2, 0, 0).sum(-2, false, at::kDouble);
     result[kLogDecay] = decay_gradient(call.inputs, up, result[kKeyFactor], given);
   }
   const double scale = linear_attention_scale(options, call.shape.depth);

@@ -228,8 +228,9 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& or
   if (!options.causal) {
     for (int64_t first = 0; first < s.keys; first += chunk) {
       const int64_t count = std::min(chunk, s.keys - first);
-      add_keys(with_factor(keys.phi.narrow(2, first, count), slice(in.key_factor, -2, first, count)),
-               in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), {}, state);
+      add_keys(
+          with_factor(keys.phi.narrow(2, first, count), slice(in.key_factor, -2, first, count)),
+          in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), {}, state);
     }
   }
   for (int64_t first = 0; first < s.queries; first += chunk) {
