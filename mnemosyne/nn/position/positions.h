@@ -19,7 +19,7 @@ namespace mnemosyne::nn {
 /// attention refuse those that are not for them (InputError).
 using AnyPosition =
     std::variant<std::monostate, RotaryPositionOptions, AlibiOptions, BucketBiasOptions,
-                 FourierPositionOptions, FftMaskOptions, DampedPositionOptions>;
+                 FftMaskOptions, FourierPositionOptions, DampedPositionOptions>;
 
 /// The encoding that options ask for, of linear or of softmax attention.
 std::shared_ptr<const Position> make_any_position(const AnyPosition& options, bool linear,

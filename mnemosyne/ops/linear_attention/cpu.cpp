@@ -1,160 +1,18 @@
-#include "mnemosyne/ops/linear_attention/cpu.h"
-
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
-#include "mnemosyne/kernels/linear_attention.h"
 #include "mnemosyne/ops/large_tensor.h"
 #include "mnemosyne/ops/linear_attention/check.h"
+#include "mnemosyne/ops/linear_attention/fused.h"
+#include "mnemosyne/ops/linear_attention/problem.h"
 #include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
-
-using kernels::AttentionFeatures;
-using kernels::AttentionRows;
-
-AttentionFeatures kernel_features(const LinearAttentionOptions& options) {
-  if (!options.feature_map.has_value()) return AttentionFeatures::kIdentity;
-  switch (*options.feature_map) {
-    case FeatureMapKind::kElu:
-      return AttentionFeatures::kElu;
-    case FeatureMapKind::kRelu:
-      return AttentionFeatures::kRelu;
-    case FeatureMapKind::kFavorPlus:
-      return AttentionFeatures::kExp;
-    case FeatureMapKind::kHypPlus:
-      return AttentionFeatures::kExpPair;
-    case FeatureMapKind::kTrig:
-      return AttentionFeatures::kTrig;
-    case FeatureMapKind::kConstant:  // resolved before
-      break;
-  }
-  return AttentionFeatures::kIdentity;
-}
-
-at::Tensor dense_float(const at::Tensor& x) {
-  return x.defined() ? x.detach().to(at::kFloat).contiguous() : x;
-}
-
-/// Rows may have any strides, their elements not.
-at::Tensor float_rows(const at::Tensor& x) {
-  const at::Tensor result = x.detach().to(at::kFloat);
-  return result.stride(-1) == 1 || result.size(-1) == 1 ? result : result.contiguous();
-}
-
-AttentionRows rows_of(const at::Tensor& x) {
-  return {x.const_data_ptr<float>(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-const float* pointer(const at::Tensor& x) {
-  return x.defined() ? x.const_data_ptr<float>() : nullptr;
-}
-
-float* target(const at::Tensor& x) {
-  return x.defined() && x.numel() > 0 ? x.mutable_data_ptr<float>() : nullptr;
-}
-
-/// Contiguous [H,length,R], or with a batch in front.
-kernels::AttentionTables<const float> tables_of(const at::Tensor& x) {
-  return {pointer(x), x.defined() && x.dim() == 4 ? x.stride(0) : 0};
-}
-
-kernels::AttentionTables<float> target_tables(const at::Tensor& x) {
-  return {target(x), x.defined() && x.dim() == 4 ? x.stride(0) : 0};
-}
-
-/// Kernel parameters, and the float32 tensors that they point into.
-struct Call {
-  LinearAttentionInputs inputs;
-  at::Tensor omega, omega_transposed, decay;
-  LinearAttentionShape shape;
-  kernels::LinearAttentionParams params{};
-
-  Call(const LinearAttentionInputs& given, const LinearAttentionOptions& options)
-      : shape(check_linear_attention(given, options)) {
-    inputs.query = float_rows(given.query);
-    inputs.key = float_rows(given.key);
-    inputs.value = float_rows(given.value);
-    inputs.query_factor = dense_float(given.query_factor);
-    inputs.key_factor = dense_float(given.key_factor);
-    if (given.log_decay.defined()) decay = dense_float(given.log_decay).exp();
-    inputs.query_log = dense_float(given.query_log);
-    inputs.key_log = dense_float(given.key_log);
-    inputs.state = {.sums = dense_float(given.state.sums),
-                    .normalizer = dense_float(given.state.normalizer),
-                    .offset = dense_float(given.state.offset)};
-    if (given.key_padding_mask.defined()) {
-      inputs.key_padding_mask = given.key_padding_mask.contiguous();
-    }
-    if (feature_map_projects(options)) pack_omega(options);
-    fill_params(options);
-  }
-
-  /// Whether positions differ between the examples.
-  bool has_own_positions() const {
-    return (inputs.query_factor.defined() && inputs.query_factor.dim() == 4) ||
-           (inputs.key_factor.defined() && inputs.key_factor.dim() == 4) ||
-           (decay.defined() && decay.dim() == 4);
-  }
-
-  void pack_omega(const LinearAttentionOptions& options) {
-    const at::Tensor& w = options.omega;
-    const double scale = linear_attention_scale(options, shape.depth);
-    omega = at::constant_pad_nd(w.detach().to(at::kFloat) * scale,
-                                {0, kernels::attention_padded(w.size(1)) - w.size(1), 0,
-                                 kernels::attention_padded(w.size(0)) - w.size(0)});
-    omega_transposed = omega.t().contiguous();
-  }
-
-  void fill_params(const LinearAttentionOptions& options) {
-    const AttentionFeatures features = kernel_features(options);
-    // Without a projection a scale has to be applied here.
-    const double scale = linear_attention_scale(options, shape.depth);
-    if (features == AttentionFeatures::kElu && scale != 1) {
-      inputs.query = inputs.query * scale;
-      inputs.key = inputs.key * scale;
-    }
-    params.sizes = {.batch = shape.batch,
-                    .heads = shape.heads,
-                    .key_heads = shape.key_heads,
-                    .queries = shape.queries,
-                    .keys = shape.keys,
-                    .depth = shape.depth,
-                    .value_depth = shape.value_depth,
-                    .omegas = omega.defined() ? options.omega.size(0) : shape.depth,
-                    .rank = shape.rank};
-    params.query = rows_of(inputs.query);
-    params.key = rows_of(inputs.key);
-    params.value = rows_of(inputs.value);
-    params.omega = pointer(omega);
-    params.omega_transposed = pointer(omega_transposed);
-    params.query_factor = tables_of(inputs.query_factor);
-    params.key_factor = tables_of(inputs.key_factor);
-    params.decay = tables_of(decay);
-    params.query_log = pointer(inputs.query_log);
-    params.key_log = pointer(inputs.key_log);
-    if (inputs.key_padding_mask.defined()) {
-      params.key_mask = inputs.key_padding_mask.const_data_ptr<bool>();
-    }
-    params.sums = pointer(inputs.state.sums);
-    params.normalizer = pointer(inputs.state.normalizer);
-    params.offset = pointer(inputs.state.offset);
-    params.features = features;
-    params.causal = options.causal;
-    const double norm = features == AttentionFeatures::kTrig ? 0.5 : -0.5;
-    params.norm_scale =
-        feature_map_has_offset(options) ? static_cast<float>(norm * scale * scale) : 0.0f;
-    params.relu_scale = 1 / std::sqrt(static_cast<float>(params.sizes.omegas));
-    params.floor = static_cast<float>(options.denominator_floor);
-  }
-};
 
 /// How many tasks, of `heads` heads each, are worth waking up a thread.
 int64_t grain(const LinearAttentionShape& s, int64_t heads) {
@@ -200,7 +58,7 @@ bool takes_blocks(const kernels::LinearAttentionParams& params, bool backward) {
 
 /// Zeros where the kernel adds up; nothing for tensors that are not there. Where positions of some
 /// kind differ between the examples, gradients of all kinds are those of each example.
-std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
+std::array<at::Tensor, kNumDifferentiable> new_gradients(const LinearAttentionProblem& call) {
   const LinearAttentionInputs& in = call.inputs;
   const auto zeros = [](const at::Tensor& x) {
     return x.defined() ? at::zeros(x.sizes(), at::kFloat) : at::Tensor();
@@ -223,7 +81,8 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
 
 /// Runs the backward kernel on all heads. Heads that share keys go one after the other, and so do
 /// the examples where the batch shares a gradient: sums have one order, whatever the threads.
-void run_backward(const Call& call, const kernels::LinearAttentionBackwardParams& params) {
+void run_backward(const LinearAttentionProblem& call,
+                  const kernels::LinearAttentionBackwardParams& params) {
   const LinearAttentionShape& s = call.shape;
   const bool shared = (params.grad_query_factor.data != nullptr && !call.has_own_positions()) ||
                       params.grad_query_log != nullptr || params.grad_key_log != nullptr;
@@ -292,7 +151,7 @@ at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
 
 LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options) {
-  Call call(inputs, options);
+  LinearAttentionProblem call(inputs, options);
   const LinearAttentionShape& s = call.shape;
   LinearAttentionSaved saved = new_outputs(s, options.with_state);
   set_outputs(saved, call.params);
@@ -308,7 +167,7 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
 std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
     const LinearAttentionInputs& inputs, const LinearAttentionOptions& options,
     const LinearAttentionSaved& saved, const LinearAttentionGradients& grads) {
-  const Call call(inputs, options);
+  const LinearAttentionProblem call(inputs, options);
   LinearAttentionSaved dense = saved;
   dense.result.output = dense_float(saved.result.output);
   dense.result.state.sums = dense_float(saved.result.state.sums);

@@ -14,7 +14,7 @@
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/ops/linear_attention/check.h"
-#include "mnemosyne/ops/linear_attention/cpu.h"
+#include "mnemosyne/ops/linear_attention/fused.h"
 #include "mnemosyne/ops/reference_gradient.h"
 
 namespace mnemosyne::ops {
