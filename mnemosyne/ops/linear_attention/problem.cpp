@@ -97,7 +97,46 @@ void LinearAttentionProblem::pack_omega(const LinearAttentionOptions& options) {
   omega_transposed = omega.t().contiguous();
 }
 
-fill_params(options);
+void LinearAttentionProblem::fill_params(const LinearAttentionOptions& options) {
+  const AttentionFeatures features = kernel_features(options);
+  // Without a projection a scale has to be applied here.
+  const double scale = linear_attention_scale(options, shape.depth);
+  if (features == AttentionFeatures::kElu && scale != 1) {
+    inputs.query = inputs.query * scale;
+    inputs.key = inputs.key * scale;
+  }
+  params.sizes = {.batch = shape.batch,
+                  .heads = shape.heads,
+                  .key_heads = shape.key_heads,
+                  .queries = shape.queries,
+                  .keys = shape.keys,
+                  .depth = shape.depth,
+                  .value_depth = shape.value_depth,
+                  .omegas = omega.defined() ? options.omega.size(0) : shape.depth,
+                  .rank = shape.rank};
+  params.query = rows_of(inputs.query);
+  params.key = rows_of(inputs.key);
+  params.value = rows_of(inputs.value);
+  params.omega = pointer(omega);
+  params.omega_transposed = pointer(omega_transposed);
+  params.query_factor = tables_of(inputs.query_factor);
+  params.key_factor = tables_of(inputs.key_factor);
+  params.decay = tables_of(decay);
+  params.query_log = pointer(inputs.query_log);
+  params.key_log = pointer(inputs.key_log);
+  if (inputs.key_padding_mask.defined()) {
+    params.key_mask = inputs.key_padding_mask.const_data_ptr<bool>();
+  }
+  params.sums = pointer(inputs.state.sums);
+  params.normalizer = pointer(inputs.state.normalizer);
+  params.offset = pointer(inputs.state.offset);
+  params.features = features;
+  params.causal = options.causal;
+  const double norm = features == AttentionFeatures::kTrig ? 0.5 : -0.5;
+  params.norm_scale =
+      feature_map_has_offset(options) ? static_cast<float>(norm * scale * scale) : 0.0f;
+  params.relu_scale = 1 / std::sqrt(static_cast<float>(params.sizes.omegas));
+  params.floor = static_cast<float>(options.denominator_floor);
 }
 
 }  // namespace mnemosyne::ops
