@@ -29,7 +29,7 @@ void read_position(const py::object& given, std::variant<std::monostate, Options
     position = read_options(rest, options);
     return true;
   };
-  if (!(read(Options{}) || ...)) refuse_choice("options", type, {kTypeName<Options>...}, "type");
+  if (!(read(Options{}) || ...)) refuse_choice("options", type, {Options::kNames.type...}, "type");
 }
 
 template <typename... Options>
