@@ -6,6 +6,9 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/nn/linear_attention.h"
+#include "mnemosyne/nn/position/positions.h"
+#include "mnemosyne/nn/softmax_attention.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -46,6 +49,43 @@ TEST(AttentionOptions, RefuseWhatDoesNotExist) {
   odd = space;
   odd.num_heads = 8;
   EXPECT_TRUE(refused(R"({"position": "rope"})", odd));
+}
+
+TEST(AttentionOptions, NameEveryPositionInTheOrderOfTheList) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(position_names(/*linear=*/true),
+            (Names{"none", "absolute", "rope", "fft", "flt", "damped"}));
+  EXPECT_EQ(position_names(/*linear=*/false),
+            (Names{"none", "absolute", "rope", "alibi", "t5", "flt", "damped"}));
+  // What a name chooses, at its site.
+  const AttentionSite plane{.num_heads = 8, .position_dim = 2, .max_width = 5, .grid = {3, 7}};
+  const auto chosen = [&](const char* name) {
+    return chosen_position({.position = name}, plane);
+  };
+  EXPECT_TRUE(std::holds_alternative<std::monostate>(chosen("none")));
+  EXPECT_TRUE(std::holds_alternative<std::monostate>(chosen("absolute")));
+  EXPECT_EQ(std::get<RotaryPositionOptions>(chosen("rope")).position_dim, 2);
+  EXPECT_EQ(std::get<BucketBiasOptions>(chosen("t5")).position_dim, 2);
+  EXPECT_EQ(std::get<FourierPositionOptions>(chosen("flt")).max_width, 5);
+  EXPECT_EQ(std::get<FftMaskOptions>(chosen("fft")).columns, 7);
+  EXPECT_EQ(std::get<DampedPositionOptions>(chosen("damped")).num_heads, 8);
+}
+
+TEST(AttentionOptions, RefuseAPositionOfTheOtherKindOfAttention) {
+  const auto message = [](const auto& make) {
+    try {
+      make();
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(message([] { LinearAttentionImpl({.position = AlibiOptions{}}); }),
+            "[attention] expected softmax attention for alibi, got linear");
+  EXPECT_EQ(message([] { LinearAttentionImpl({.position = BucketBiasOptions{}}); }),
+            "[attention] expected softmax attention for t5, got linear");
+  EXPECT_EQ(message([] { SoftmaxAttentionImpl({.position = FftMaskOptions{}}); }),
+            "[attention] expected linear attention for fft, got softmax");
 }
 
 }  // namespace

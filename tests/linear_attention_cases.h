@@ -26,6 +26,8 @@ struct AttentionCase {
   int64_t omegas = 5;
   int64_t rank = 0;  ///< 0: no position factors.
   double decay = 0;  ///< Of factors, from token to token, about; 0: none.
+  /// Which of query_factor, key_factor and log_decay differ between the examples: "qkd" all.
+  std::string own{};
   std::optional<ops::FeatureMapKind> map = ops::FeatureMapKind::kFavorPlus;
   bool causal = true;
   bool logs = false;
@@ -82,14 +84,19 @@ inline AttentionCall make_call(const AttentionCase& c, int64_t seed = 1) {
     call.options.omega = nn::draw_omega(c.omegas, c.depth, 3);
     features = ops::num_features(*c.map, c.omegas);
   }
+  const auto table = [&](char name, int64_t length) {
+    const bool own = c.own.find(name) != std::string::npos;
+    return own ? normal({c.batch, c.heads, length, c.rank}).abs()
+               : normal({c.heads, length, c.rank}).abs();
+  };
   if (c.rank > 0) {
-    in.query_factor = normal({c.heads, c.queries, c.rank}).abs() + 0.2;
-    in.key_factor = normal({c.heads, c.keys, c.rank}).abs() + 0.2;
+    in.query_factor = table('q', c.queries) + 0.2;
+    in.key_factor = table('k', c.keys) + 0.2;
   }
   // Parts of the factor fade from not at all to fast.
   if (c.decay > 0) {
     const at::Tensor rates = at::linspace(0, 2 * c.decay, c.rank, at::kDouble);
-    in.log_decay = -normal({c.heads, c.keys, c.rank}).abs() * rates;
+    in.log_decay = -table('d', c.keys) * rates;
   }
   if (c.logs) {
     in.query_log = normal({c.heads, c.queries, features}) * 0.5;
@@ -135,6 +142,35 @@ inline std::vector<AttentionCase> attention_cases() {
        .map = Kind::kElu,
        .state = true},
       {.queries = 1, .keys = 1, .rank = 3, .decay = 1, .map = Kind::kHypPlus, .state = true},
+      // Positions that differ between the examples, of each kind.
+      {.batch = 3,
+       .heads = 4,
+       .key_heads = 2,
+       .queries = 150,
+       .keys = 150,
+       .rank = 5,
+       .decay = 0.5,
+       .own = "qkd",
+       .mask = true,
+       .state = true},
+      {.queries = 70, .keys = 70, .rank = 3, .decay = 0.3, .own = "d", .state = true},
+      {.queries = 70, .keys = 70, .rank = 3, .decay = 0.3, .own = "qk", .map = Kind::kRelu},
+      {.rank = 2, .own = "q", .map = Kind::kHypPlus, .logs = true, .state = true},
+      {.queries = 9, .keys = 70, .rank = 3, .own = "k", .causal = false, .mask = true},
+      {.queries = 140,
+       .keys = 140,
+       .rank = 40,
+       .decay = 0.2,
+       .own = "kd",
+       .mask = true,
+       .with_state = false},
+      {.queries = 70,
+       .keys = 150,
+       .rank = 64,
+       .own = "qk",
+       .map = Kind::kRelu,
+       .causal = false,
+       .with_state = false},
       {.queries = 70, .keys = 9, .causal = false},
       {.queries = 1,
        .keys = 133,
@@ -196,7 +232,8 @@ inline std::vector<AttentionCase> attention_cases() {
 }
 
 inline std::string describe(const AttentionCase& c) {
-  std::string text = "map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
+  std::string text =
+      "own " + c.own + " map " + (c.map ? std::to_string(static_cast<int>(*c.map)) : "identity");
   for (const auto& [name, value] :
        std::initializer_list<std::pair<const char*, int64_t>>{{" L", c.queries},
                                                               {" S", c.keys},

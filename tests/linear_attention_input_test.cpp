@@ -49,6 +49,11 @@ TEST(LinearAttentionInput, IsCheckedWithALineThatNamesIt) {
   expect("query_factor and key_factor together",
          [](In in, Options) { in.key_factor = at::Tensor(); });
   expect("key_factor of shape", [](In in, Options) { in.key_factor = at::ones({2, 65, 3}); });
+  expect("query_factor of shape", [](In in, Options) { in.query_factor = at::ones({65, 2}); });
+  expect("query_factor of shape",
+         [](In in, Options) { in.query_factor = at::ones({3, 2, 65, 2}); });
+  expect("key_factor of shape", [](In in, Options) { in.key_factor = at::ones({1, 2, 65, 2}); });
+  expect("log_decay of shape", [](In in, Options) { in.log_decay = at::zeros({2, 65, 2, 2}); });
   expect("log_decay of shape", [](In in, Options) { in.log_decay = at::zeros({2, 65, 3}); });
   expect("log_decay only for causal", [](In in, Options options) {
     in.log_decay = at::zeros({2, 65, 2});

@@ -7,7 +7,8 @@ namespace {
 
 TEST(LinearAttentionKernel, TakesBlocksOnlyWhereAStateCostsMore) {
   const auto prefers = [](int64_t tokens, int64_t rank, bool causal, bool backward = false) {
-    return attention_prefers_blocks({.heads = 1,
+    return attention_prefers_blocks({.batch = 1,
+                                     .heads = 1,
                                      .key_heads = 1,
                                      .queries = tokens,
                                      .keys = 1,

@@ -48,6 +48,14 @@ const LinearAttentionImpl& linear(const std::shared_ptr<Attention>& attention) {
   return dynamic_cast<const LinearAttentionImpl&>(*attention);
 }
 
+FourierPositionImpl& fourier_of(const LinearAttentionImpl& attention) {
+  return *attention.position().module()->as<FourierPosition>();
+}
+
+DampedPositionImpl& damped_of(const LinearAttentionImpl& attention) {
+  return *attention.position().module()->as<DampedPosition>();
+}
+
 std::vector<AttentionOptions> causal_forms() {
   std::vector<AttentionOptions> forms;
   for (const char* map : {"favor+", "hyp+", "trig", "relu", "elu+1"}) {
@@ -162,14 +170,14 @@ TEST(LinearAttentionModule, IsTheDefinitionWithTheMaskAsAFactor) {
         make({.position = "damped", .linear = {.feature_map = map, .num_features = 8}}, site(true));
     const LinearAttentionImpl& fading = linear(damped);
     EXPECT_TRUE(close(damped->forward(x, {}),
-                      dense(fading, x, fading.damped->factor(offsets), scale), {1e-7, 1e-8}));
+                      dense(fading, x, damped_of(fading).factor(offsets), scale), {1e-7, 1e-8}));
     // All waves of the grid: exp(f) itself at integer offsets.
     AttentionOptions all{.linear = {.feature_map = map, .num_features = 8}};
     all.fourier.num_frequencies = 100;
     const auto full = make(all, site(false));
     const LinearAttentionImpl& waves = linear(full);
-    EXPECT_TRUE(close(full->forward(x, {}), dense(waves, x, waves.fourier->factor(offsets), scale),
-                      {1e-4, 1e-5}));
+    EXPECT_TRUE(close(full->forward(x, {}),
+                      dense(waves, x, fourier_of(waves).factor(offsets), scale), {1e-4, 1e-5}));
   }
 }
 
@@ -183,7 +191,7 @@ TEST(LinearAttentionModule, ShortInputsCanHaveTheExactMask) {
     const auto attention = make(options, site(false, 3));
     const LinearAttentionImpl& module = linear(attention);
     if (!definition) return attention->forward(x, inputs);
-    at::Tensor factor = module.fourier->factor(offsets).transpose(0, 1);
+    at::Tensor factor = fourier_of(module).factor(offsets).transpose(0, 1);
     if (inputs.has_position.defined()) {
       const at::Tensor has = inputs.has_position;
       factor = at::where(has.unsqueeze(0).logical_and(has.unsqueeze(1)), factor, 1.0);
@@ -213,7 +221,7 @@ TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
       const auto attention =
           make({.position = "fft", .num_kv_heads = 2, .linear = {.num_features = 8}}, site(causal));
       const LinearAttentionImpl& m = linear(attention);
-      at::Tensor factor = m.fourier->mask(testing::offsets_of(testing::line(length))).exp();
+      at::Tensor factor = fourier_of(m).mask(testing::offsets_of(testing::line(length))).exp();
       if (causal) factor = factor.tril();
       EXPECT_TRUE(close(attention->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
     }
@@ -226,7 +234,7 @@ TEST(LinearAttentionModule, FftEqualsTheDenseMask) {
     const at::Tensor axis = at::arange(side, at::kDouble);
     const at::Tensor grid = at::stack(at::meshgrid({axis, axis}, "ij"), -1).view({-1, 2});
     const LinearAttentionImpl& m = linear(plane);
-    const at::Tensor factor = m.fourier->mask(testing::offsets_of(grid)).exp();
+    const at::Tensor factor = fourier_of(m).mask(testing::offsets_of(grid)).exp();
     EXPECT_TRUE(close(plane->forward(x, {}), dense(m, x, factor, 1.0), {1e-7, 1e-8}));
   }
 }
@@ -332,13 +340,13 @@ TEST(LinearAttentionModule, DampedIsExactForLongSequencesInFloat) {
       make_attention({.position = "damped", .linear = {.num_features = 8}}, where);
   const at::NoGradGuard no_grad;
   // Rates up to e^1.5: e^(rate length) is far beyond float32.
-  linear(attention).damped->log_rate.add_(1.5);
+  damped_of(linear(attention)).log_rate.add_(1.5);
   at::manual_seed(6);
   const at::Tensor x = at::randn({1, 300, kWidth});
   const at::Tensor y = attention->forward(x, {});
   attention->to(at::kDouble);
   const LinearAttentionImpl& m = linear(attention);
-  const at::Tensor factor = m.damped->factor(testing::offsets_of(testing::line(300)));
+  const at::Tensor factor = damped_of(m).factor(testing::offsets_of(testing::line(300)));
   EXPECT_TRUE(close(y, dense(m, x.to(at::kDouble), factor, 1.0), {1e-3, 1e-4}));
   // A gap in time lets everything fade that fades.
   attention->to(at::kFloat);

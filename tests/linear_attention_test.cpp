@@ -129,10 +129,12 @@ TEST(LinearAttentionReference, CountsEarlierKeysOfItsState) {
 LinearAttentionInputs tokens_of(const LinearAttentionInputs& in, int64_t first, int64_t count) {
   LinearAttentionInputs part = in;
   for (at::Tensor* x : {&part.query, &part.key, &part.value}) *x = x->narrow(2, first, count);
-  for (at::Tensor* x : {&part.query_factor, &part.key_factor, &part.log_decay, &part.query_log,
-                        &part.key_log, &part.key_padding_mask}) {
-    if (x->defined()) *x = x->narrow(1, first, count);
+  for (at::Tensor* x :
+       {&part.query_factor, &part.key_factor, &part.log_decay, &part.query_log, &part.key_log}) {
+    if (x->defined()) *x = x->narrow(-2, first, count);
   }
+  at::Tensor& mask = part.key_padding_mask;
+  if (mask.defined()) mask = mask.narrow(1, first, count);
   return part;
 }
 
@@ -143,6 +145,7 @@ TEST_P(LinearAttention, SegmentsAndSingleTokensAreOneShotInValuesAndGradients) {
       {.queries = 40, .keys = 40, .rank = 3, .map = Kind::kTrig, .spread = 0.3},
       {.queries = 70, .keys = 70, .rank = 1, .map = Kind::kRelu},
       {.queries = 150, .keys = 150, .rank = 4, .decay = 0.3},
+      {.queries = 70, .keys = 70, .rank = 3, .decay = 0.3, .own = "qkd", .mask = true},
       {.queries = 33, .keys = 33, .map = std::nullopt}};
   for (const AttentionCase& c : cases) {
     for (const int64_t segment : {1, 29}) {

@@ -44,7 +44,16 @@ struct AttentionRows {
   int64_t row;
 };
 
+/// Tables [H,length,R], one after the other for the examples of a batch; distance 0: one for all of
+/// them. Null data: none.
+template <typename Float>
+struct AttentionTables {
+  Float* data;
+  int64_t batch;  ///< Floats from one example to the next.
+};
+
 struct LinearAttentionSizes {
+  int64_t batch;
   int64_t heads;
   int64_t key_heads;
   int64_t queries;
@@ -55,31 +64,29 @@ struct LinearAttentionSizes {
   int64_t rank;    ///< R; 1 without position factors.
 };
 
-/// Linear attention of one head of one example: normalised read-out, and the state after it.
+/// Linear attention: the normalised read-out, and the state after it. An item of it is a head of an
+/// example, b H + h.
 struct LinearAttentionParams {
   LinearAttentionSizes sizes;
-  int64_t batch_index;
-  int64_t head_index;
   AttentionRows query;  ///< [B,H,L,D]
   AttentionRows key;    ///< [B,Hk,S,D]
   AttentionRows value;  ///< [B,Hk,S,Dv]
   const float* omega;   ///< [Wp,Dp], zero in the padding, scaled; null without projection.
-  const float* omega_transposed;  ///< [Dp,Wp]
-  const float* query_factor;      ///< [H,L,R] or null, as are the next six.
-  const float* key_factor;        ///< [H,S,R]
-  const float* decay;             ///< [H,S,R]: the state fades by it before a token; causal only.
-  const float* query_log;         ///< [H,L,M], added to the exponents
-  const float* key_log;           ///< [H,S,M]
-  const bool* key_mask;           ///< [B,S]: true takes part.
-  const float* sums;              ///< [B,H,R,M,Dv] before the first key, with the next two.
-  const float* normalizer;        ///< [B,H,R,M]
-  const float* offset;            ///< [B,H]: the state counts e^offset times.
-  float* output;                  ///< [B,H,L,Dv]
-  float* inverse;                 ///< [B,H,L]: one over the floored denominator.
-  float* next_sums;               ///< [B,H,R,M,Dv] or null, and so on.
+  const float* omega_transposed;              ///< [Dp,Wp]
+  AttentionTables<const float> query_factor;  ///< [H,L,R] or null, as are the next six.
+  AttentionTables<const float> key_factor;    ///< [H,S,R]
+  AttentionTables<const float> decay;  ///< [H,S,R]: the state fades by it before a token; causal.
+  const float* query_log;              ///< [H,L,M], added to the exponents
+  const float* key_log;                ///< [H,S,M]
+  const bool* key_mask;                ///< [B,S]: true takes part.
+  const float* sums;                   ///< [B,H,R,M,Dv] before the first key, with the next two.
+  const float* normalizer;             ///< [B,H,R,M]
+  const float* offset;                 ///< [B,H]: the state counts e^offset times.
+  float* output;                       ///< [B,H,L,Dv]
+  float* inverse;                      ///< [B,H,L]: one over the floored denominator.
+  float* next_sums;                    ///< [B,H,R,M,Dv] or null, and so on.
   float* next_normalizer;
   float* next_offset;
-  float* scratch;  ///< linear_attention_scratch(sizes, features) floats.
   AttentionFeatures features;
   bool causal;
   bool by_blocks;  ///< Pairs of blocks instead of a state; no sums, next_sums or gradients of them.
@@ -88,18 +95,18 @@ struct LinearAttentionParams {
   float floor;  ///< The least magnitude of a denominator.
 };
 
-/// Its gradient for one head of one example, added to grad_key, grad_value and what the batch
-/// shares.
+/// Its gradient. Of the items that add to the same place, in grad_key and grad_value those whose
+/// heads share keys, elsewhere those whose examples share a table, one goes after the other.
 struct LinearAttentionBackwardParams {
-  LinearAttentionParams forward;  ///< With what the forward pass wrote, and new scratch.
+  LinearAttentionParams forward;  ///< With what the forward pass wrote.
   AttentionRows grad_output;      ///< [B,H,L,Dv]
   const float* grad_next_sums;    ///< [B,H,R,M,Dv] or null
   const float* grad_next_normalizer;
-  float* grad_query;         ///< [B,H,L,D], written
-  float* grad_key;           ///< [B,Hk,S,D], added to, as are the next five
-  float* grad_value;         ///< [B,Hk,S,Dv]
-  float* grad_query_factor;  ///< [H,L,R] or null, and so on
-  float* grad_key_factor;
+  float* grad_query;                         ///< [B,H,L,D], written
+  float* grad_key;                           ///< [B,Hk,S,D], added to, as are the next five
+  float* grad_value;                         ///< [B,Hk,S,Dv]
+  AttentionTables<float> grad_query_factor;  ///< [H,L,R] or null, and so on
+  AttentionTables<float> grad_key_factor;
   float* grad_query_log;
   float* grad_key_log;
   float* grad_sums;  ///< [B,H,R,M,Dv] or null, written
@@ -110,13 +117,6 @@ struct LinearAttentionBackwardParams {
 constexpr int64_t attention_padded_features(const LinearAttentionSizes& sizes,
                                             AttentionFeatures features) {
   return attention_padded(sizes.omegas) * (attention_features_are_pairs(features) ? 2 : 1);
-}
-
-/// Floats of a state: sums and normaliser.
-constexpr int64_t attention_state_floats(const LinearAttentionSizes& sizes,
-                                         AttentionFeatures features) {
-  return sizes.rank * attention_padded_features(sizes, features) *
-         (attention_padded(sizes.value_depth) + 1);
 }
 
 /// Whether weighing all pairs of tokens takes fewer operations than a state of R M Dv numbers, to
@@ -133,50 +133,12 @@ constexpr bool attention_prefers_blocks(const LinearAttentionSizes& sizes,
   return tokens * pair < (backward ? 5 : 2) * (causal ? 2 : 1) * state;
 }
 
-/// Floats of what is kept of a chunk: features, values, factors and a number for each token, and
-/// what fades through it.
-constexpr int64_t attention_block_floats(const LinearAttentionSizes& sizes,
-                                         AttentionFeatures features) {
-  return attention_chunk(sizes.rank) * (attention_padded_features(sizes, features) +
-                                        attention_padded(sizes.value_depth) + sizes.rank + 1) +
-         attention_padded(sizes.rank);
-}
-
-/// Of all chunks of keys or of queries, whichever are more.
-constexpr int64_t attention_kept_floats(const LinearAttentionSizes& sizes,
-                                        AttentionFeatures features) {
-  const int64_t tokens = sizes.queries > sizes.keys ? sizes.queries : sizes.keys;
-  const int64_t chunk = attention_chunk(sizes.rank);
-  return (tokens + chunk - 1) / chunk * attention_block_floats(sizes, features);
-}
-
-/// Floats of scratch that the forward pass needs: what its `Chunk` and state, or blocks, take.
-constexpr int64_t linear_attention_scratch(const LinearAttentionSizes& sizes,
-                                           AttentionFeatures features, bool by_blocks) {
-  const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
-  const int64_t padded = attention_padded_features(sizes, features);
-  return chunk * (attention_padded(sizes.depth) + 4 * padded +
-                  2 * attention_padded(sizes.value_depth) + 2 * chunk + 5 * rank + 5) +
-         2 * attention_padded(rank) +
-         (by_blocks ? attention_kept_floats(sizes, features)
-                    : attention_state_floats(sizes, features));
-}
-
-/// Floats of scratch that the backward pass needs: a state and its gradient, or blocks, and a
-/// number per key.
-constexpr int64_t linear_attention_backward_scratch(const LinearAttentionSizes& sizes,
-                                                    AttentionFeatures features, bool by_blocks) {
-  const int64_t chunk = attention_chunk(sizes.rank), rank = sizes.rank;
-  const int64_t padded = attention_padded_features(sizes, features);
-  const int64_t values = attention_padded(sizes.value_depth);
-  return chunk * (3 * attention_padded(sizes.depth) + 6 * padded + 4 * values + 3 * chunk +
-                  3 * rank + 5 * attention_padded(rank) + 4) +
-         2 * attention_padded(rank) + padded * values + attention_padded(sizes.keys) +
-         (by_blocks ? attention_kept_floats(sizes, features)
-                    : 2 * attention_state_floats(sizes, features));
-}
+using LinearAttentionSlice = Slice<LinearAttentionParams>;
+using LinearAttentionBackwardSlice = Slice<LinearAttentionBackwardParams>;
 
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(linear_attention_forward, LinearAttentionParams)
-MN_DECLARE_KERNEL(linear_attention_backward, LinearAttentionBackwardParams)
+MN_DECLARE_KERNEL(linear_attention_forward, LinearAttentionSlice)
+MN_DECLARE_KERNEL(linear_attention_backward, LinearAttentionBackwardSlice)
+MN_DECLARE_SCRATCH(linear_attention_forward_scratch, LinearAttentionParams)
+MN_DECLARE_SCRATCH(linear_attention_backward_scratch, LinearAttentionParams)

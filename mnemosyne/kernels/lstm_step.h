@@ -17,8 +17,9 @@ struct LstmLayer {
   float* cell;          ///< likewise
 };
 
-/// One step of two LSTM layers and a linear output for `size` independent coordinates. A row holds
-/// one number of every coordinate, so that neighbours in memory are neighbouring coordinates.
+/// One step of two LSTM layers and a linear output for the coordinates of a tensor, which are its
+/// items and independent. A row holds one number of every coordinate, so that neighbours in memory
+/// are neighbouring coordinates.
 struct LstmStepParams {
   LstmLayer layers[2];
   int64_t num_hidden;     ///< H <= kMaxLstmHidden
@@ -32,6 +33,8 @@ struct LstmStepParams {
   int64_t size;
 };
 
+using LstmStepSlice = Slice<LstmStepParams>;
+
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(lstm_step, LstmStepParams)
+MN_DECLARE_KERNEL(lstm_step, LstmStepSlice)

@@ -14,6 +14,9 @@ enum class MemoryFeatures { kConstant, kFavorPlus, kHypPlus, kTrig, kRelu };
 /// Coordinates that a kernel treats at a time; nothing transient is longer.
 inline constexpr int kMemoryChunk = 128;
 
+/// Coordinates over which gradients of weights are summed: whatever the threads, the same sums.
+inline constexpr int64_t kMemorySpan = 4096;
+
 inline constexpr int kMemoryToken = 4;     ///< F
 inline constexpr int kMemoryChannels = 3;  ///< C
 
@@ -50,10 +53,10 @@ static inline constexpr int memory_decoder_rows(const MemoryStepModel& m) {
   return 4 + 2 * m.heads;
 }
 
+/// One tensor of a step; its items are its coordinates.
 struct MemoryStepParams {
   MemoryStepModel model;
-  int64_t size;              // N, the distance between rows of the memory
-  int64_t begin, end;        // the coordinates to treat
+  int64_t size;              // N
   const float* grad;         // [N]
   const float* param;        // [N]
   const float* memory;       // [H, R, C, N]
@@ -66,7 +69,6 @@ struct MemoryStepParams {
   float* memory_out;  // [H, R, C, N], may be `memory`
   float* update;      // [N] or null
   float* param_out;   // [N] or null, may be `param`
-  float* scratch;     // memory_forward_scratch(model) floats
 };
 
 struct MemoryStepBackwardParams {
@@ -74,8 +76,9 @@ struct MemoryStepBackwardParams {
   const float* grad_update;      // [N] or null
   const float* grad_memory_out;  // [H, R, C, N] or null
   float* grad_memory;            // [H, R, C, N]
-  float*
-      grad_weights;  // memory_grad_layout(model).size floats, set to the sum over the coordinates
+  // [N / kMemorySpan rounded up, memory_grad_layout(model).size]: the sum over each span. A slice
+  // is within one span and writes its row.
+  float* grad_weights;
 };
 
 /// Where each weight's gradient lies in `grad_weights`.
@@ -99,24 +102,17 @@ static inline constexpr MemoryGradLayout memory_grad_layout(const MemoryStepMode
   return layout;
 }
 
-/// Floats of scratch memory: rows of one chunk each.
-static inline constexpr int64_t memory_forward_scratch(const MemoryStepModel& m) {
-  return int64_t{kMemoryChunk} * (1 + kMemoryToken + memory_decoder_rows(m) + 2 * m.heads);
-}
-
-static inline constexpr int64_t memory_backward_scratch(const MemoryStepModel& m) {
-  const int rows = 2 * m.hidden + 4 + memory_decoder_rows(m) + 3 * m.heads + 2 * m.key_dim +
-                   m.heads * m.features * (2 + kMemoryChannels);
-  return memory_forward_scratch(m) + int64_t{kMemoryChunk} * rows +
-         int64_t{kMemoryLanes} * memory_grad_layout(m).size;
-}
-
 /// The forward step on CUDA tensors, on `stream` (a cudaStream_t); model and tensor pointers are on
-/// the device, `scratch` is not used. Throws std::runtime_error when the launch fails or the
+/// the device. Throws std::runtime_error when the launch fails or the
 /// library was built without CUDA.
 void memory_step_forward_cuda(const MemoryStepParams& params, void* stream);
 
+using MemoryStepSlice = Slice<MemoryStepParams>;
+using MemoryStepBackwardSlice = Slice<MemoryStepBackwardParams>;
+
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(memory_step_forward, MemoryStepParams)
-MN_DECLARE_KERNEL(memory_step_backward, MemoryStepBackwardParams)
+MN_DECLARE_KERNEL(memory_step_forward, MemoryStepSlice)
+MN_DECLARE_KERNEL(memory_step_backward, MemoryStepBackwardSlice)
+MN_DECLARE_SCRATCH(memory_step_forward_scratch, MemoryStepModel)
+MN_DECLARE_SCRATCH(memory_step_backward_scratch, MemoryStepModel)

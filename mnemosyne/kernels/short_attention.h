@@ -15,17 +15,12 @@ constexpr int64_t padded_row(int64_t size) {
   return (size + kRowPadding - 1) / kRowPadding * kRowPadding;
 }
 
-/// Floats of scratch that either pass needs.
-constexpr int64_t short_attention_scratch(int64_t tokens, int64_t depth) {
-  return (tokens + depth) * padded_row(tokens) + 2 * tokens * padded_row(depth);
-}
-
-/// Softmax attention within each example and head, all of a head's matrices in cache.
+/// Softmax attention within each example and head, all of a head's matrices in cache. Its items are
+/// the examples.
 struct ShortAttentionParams {
   const float* qkv;  ///< [E,T,3,H,D]
   float* weights;    ///< [E,H,T,Tp]: softmax, zero in the padding; written for the backward pass.
   float* output;     ///< [E,T,H,D]
-  float* scratch;    ///< short_attention_scratch(T, D) floats.
   int64_t examples;
   int64_t tokens;
   int64_t heads;
@@ -40,7 +35,6 @@ struct ShortAttentionBackwardParams {
   const float* weights;
   const float* grad_output;  ///< [E,T,H,D]
   float* grad_qkv;           ///< [E,T,3,H,D], all written.
-  float* scratch;
   int64_t examples;
   int64_t tokens;
   int64_t heads;
@@ -48,7 +42,12 @@ struct ShortAttentionBackwardParams {
   float scale;
 };
 
+using ShortAttentionSlice = Slice<ShortAttentionParams>;
+using ShortAttentionBackwardSlice = Slice<ShortAttentionBackwardParams>;
+
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(short_attention, ShortAttentionParams)
-MN_DECLARE_KERNEL(short_attention_backward, ShortAttentionBackwardParams)
+MN_DECLARE_KERNEL(short_attention, ShortAttentionSlice)
+MN_DECLARE_KERNEL(short_attention_backward, ShortAttentionBackwardSlice)
+MN_DECLARE_SCRATCH(short_attention_scratch, ShortAttentionParams)
+MN_DECLARE_SCRATCH(short_attention_backward_scratch, ShortAttentionBackwardParams)

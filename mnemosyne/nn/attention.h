@@ -47,17 +47,6 @@ class Attention : public torch::nn::Module {
   /// Registers the projections, from seeds 0 to 3 of `seed`, so that all kinds start alike.
   /// InputError where the heads do not fit the width.
   Heads add_projections(int64_t embed_dim, int64_t num_heads, int64_t num_kv_heads, uint64_t seed);
-
-  /// `position` for every head of its own, from another seed than those of the projections.
-  template <typename Position>
-  static Position for_heads(Position position, int64_t num_heads, uint64_t seed) {
-    position.num_heads = num_heads;
-    position.seed = part_seed(seed, kPositionSeed) ^ position.seed.value_or(0);
-    return position;
-  }
-
- private:
-  static constexpr uint64_t kPositionSeed = 5;
 };
 
 }  // namespace mnemosyne::nn

@@ -1,7 +1,5 @@
 #include "mnemosyne/nn/attention_options.h"
 
-#include <numeric>
-
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/nn/linear_attention.h"
@@ -42,32 +40,6 @@ void check_mask(const AttentionOptions& o, const AttentionSite& site) {
   }
 }
 
-FourierPositionOptions fourier_options(const AttentionOptions& o, const AttentionSite& site) {
-  FourierPositionOptions mask = o.fourier;
-  mask.num_heads = site.num_heads;
-  mask.position_dim = site.position_dim;
-  mask.min_width = site.min_width;
-  mask.max_width = site.max_width;
-  mask.extent = site.extent;
-  mask.rotation_invariant = site.rotation_invariant;
-  mask.num_components =
-      o.num_components > 0 ? o.num_components : std::gcd(mask.num_components, mask.num_frequencies);
-  const bool concatenated = o.kind == "linear" && mask.coupling == "concatenate";
-  if (mask.max_bound == 0.0 && concatenated && map_of(o).exponential) mask.max_bound = 1.0;
-  // Of softmax the mask is exact and the coupling has no meaning.
-  if (o.kind == "softmax" || o.position == "fft") mask.coupling = "concatenate";
-  return mask;
-}
-
-DampedPositionOptions damped_options(const AttentionOptions& o, const AttentionSite& site) {
-  DampedPositionOptions damped = o.damped;
-  damped.num_heads = site.num_heads;
-  damped.min_width = site.min_width;
-  damped.max_width = site.max_width;
-  if (o.num_components > 0) damped.num_components = o.num_components;
-  return damped;
-}
-
 std::shared_ptr<Attention> make_linear(const AttentionOptions& o, const AttentionSite& site) {
   LinearAttentionOptions options = o.linear;
   options.embed_dim = site.embed_dim;
@@ -75,32 +47,18 @@ std::shared_ptr<Attention> make_linear(const AttentionOptions& o, const Attentio
   options.num_kv_heads = o.num_kv_heads;
   options.causal = site.causal;
   options.seed = site.seed;
-  options.position = {};
-  if (o.position == "rope")
-    options.position = RotaryPositionOptions{.position_dim = site.position_dim};
-  if (o.position == "flt") options.position = fourier_options(o, site);
-  if (o.position == "damped") options.position = damped_options(o, site);
-  if (o.position == "fft") {
-    options.position = FftMaskOptions{.mask = fourier_options(o, site),
-                                      .columns = site.position_dim == 2 ? site.grid[1] : 0};
-  }
+  options.position = chosen_position(o, site);
   return std::make_shared<LinearAttentionImpl>(options);
 }
 
 std::shared_ptr<Attention> make_softmax(const AttentionOptions& o, const AttentionSite& site) {
-  SoftmaxAttentionOptions options{.embed_dim = site.embed_dim,
-                                  .num_heads = site.num_heads,
-                                  .num_kv_heads = o.num_kv_heads,
-                                  .causal = site.causal,
-                                  .position = {},
-                                  .seed = site.seed};
-  if (o.position == "rope")
-    options.position = RotaryPositionOptions{.position_dim = site.position_dim};
-  if (o.position == "alibi") options.position = AlibiOptions{};
-  if (o.position == "t5") options.position = BucketBiasOptions{.position_dim = site.position_dim};
-  if (o.position == "flt") options.position = fourier_options(o, site);
-  if (o.position == "damped") options.position = damped_options(o, site);
-  return std::make_shared<SoftmaxAttentionImpl>(options);
+  return std::make_shared<SoftmaxAttentionImpl>(
+      SoftmaxAttentionOptions{.embed_dim = site.embed_dim,
+                              .num_heads = site.num_heads,
+                              .num_kv_heads = o.num_kv_heads,
+                              .causal = site.causal,
+                              .position = chosen_position(o, site),
+                              .seed = site.seed});
 }
 
 }  // namespace
@@ -132,13 +90,8 @@ void bind(Fields& visit, AttentionSite& o) {
 void validate(const AttentionOptions& o, const AttentionSite& site) {
   one_of(kWhere, o.kind, {"linear", "softmax"}, "kind");
   const bool linear = o.kind == "linear";
-  if (linear) {
-    one_of(kWhere, o.position, {"none", "absolute", "rope", "flt", "fft", "damped"},
-           "position of linear attention");
-  } else {
-    one_of(kWhere, o.position, {"none", "absolute", "rope", "alibi", "t5", "flt", "damped"},
-           "position of softmax attention");
-  }
+  one_of(kWhere, o.position, position_names(linear),
+         linear ? "position of linear attention" : "position of softmax attention");
   check_heads(site.embed_dim, site.num_heads, o.num_kv_heads);
   if (o.position == "damped" && (!site.causal || site.position_dim != 1)) {
     refuse(kWhere, "causal attention on a line for damped",

@@ -1,18 +1,11 @@
 #include "mnemosyne/nn/linear_attention.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/where.h>
-
 #include <algorithm>
-#include <cmath>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/feature_map.h"
 #include "mnemosyne/nn/heads.h"
-#include "mnemosyne/nn/position/fft_attention.h"
 #include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/linear_attention/check.h"
 
@@ -21,7 +14,7 @@ namespace {
 
 using ops::FeatureMapKind;
 
-// Beside the seeds of the projections and of the position (attention.h).
+// Beside the seeds of the projections (attention.h) and of the position (position/position.h).
 constexpr uint64_t kOmegaSeed = 4;
 
 // The constant map does not see the tokens.
@@ -32,10 +25,6 @@ FeatureMapKind kind_of(const LinearAttentionOptions& o) {
 Heads heads_of(const LinearAttentionOptions& o) {
   return {o.embed_dim, o.num_heads, o.num_kv_heads};
 }
-
-/// All heads of the batch side by side, [B,H,...] to [1,B*H,...]: for factors that differ between
-/// the examples, since factors of the op have no batch.
-at::Tensor folded(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
 
 /// Segments and steps of causal attention go by features, and exponential ones have a common offset
 /// that the matrix of weights does without.
@@ -53,11 +42,6 @@ constexpr int64_t kMatrixOverhead = 32;
 
 }  // namespace
 
-void bind(Fields& visit, FftMaskOptions& o) {
-  bind(visit, o.mask);
-  visit("columns", o.columns);
-}
-
 void bind_choice(Fields& visit, LinearAttentionOptions& o) {
   visit("feature_map", o.feature_map);
   visit("num_features", o.num_features);
@@ -73,58 +57,22 @@ void bind(Fields& visit, LinearAttentionOptions& o) {
   bind_choice(visit, o);
 }
 
-struct LinearAttentionImpl::Tokens {
-  at::Tensor query{}, key{}, value{};  // [B,H,L,d], [B,Hk,S,d]
-  at::Tensor mask{};                   // bool [B,S]
-  PlacedTokens places{};
-  PlacedTokens source_places{};  // Of the context, if there is one.
-  bool cross = false;
-
-  const PlacedTokens& sources() const { return cross ? source_places : places; }
-  bool has_unplaced() const {
-    return places.has_position.defined() || sources().has_position.defined();
-  }
-
-  static void spread(ops::PositionFeatures& features, int64_t batch) {
-    for (at::Tensor* x : {&features.query, &features.key}) {
-      if (x->dim() == 3) *x = x->unsqueeze(0).expand({batch, -1, -1, -1});
-    }
-  }
-};
-
 LinearAttentionImpl::LinearAttentionImpl(const LinearAttentionOptions& options)
     : Attention("LinearAttention"), options_(with_seed(options)), kind_(kind_of(options)) {
   check_exact_length(options, kind_);
   const uint64_t seed = *options_.seed;
   const Heads heads =
       add_projections(options.embed_dim, options.num_heads, options.num_kv_heads, seed);
-  int64_t depth = heads.depth;
-  if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options.position)) {
-    check_rotary(*rotary, heads.depth);
-  } else if (const auto* mask = std::get_if<FourierPositionOptions>(&options.position)) {
-    fourier =
-        register_module("position", FourierPosition(for_heads(*mask, options.num_heads, seed)));
-    if (!fourier->multiplicative()) depth += fourier->num_features();
-  } else if (const auto* fft = std::get_if<FftMaskOptions>(&options.position)) {
-    const int64_t dim = fft->mask.position_dim;
-    if (dim != (fft->columns > 0 ? 2 : 1) || (options.causal && dim == 2)) {
-      throw InputError(
-          "[attention] expected a line or, not causal, a plane with columns for fft, "
-          "got position_dim " +
-          std::to_string(dim) + " and " + std::to_string(fft->columns) + " columns");
-    }
-    FourierPositionOptions exact = for_heads(fft->mask, options.num_heads, seed);
-    exact.coupling = "multiplicative";
-    fourier = register_module("position", FourierPosition(exact));
-  } else if (const auto* fading = std::get_if<DampedPositionOptions>(&options.position)) {
-    if (!options.causal) {
-      throw InputError("[attention] expected causal attention for damped, got both directions");
-    }
-    damped =
-        register_module("position", DampedPosition(for_heads(*fading, options.num_heads, seed)));
-  }
+  position_ = make_any_position(options.position, /*linear=*/true,
+                                {.causal = options.causal,
+                                 .num_heads = options.num_heads,
+                                 .depth = heads.depth,
+                                 .exact_length = options.exact_length,
+                                 .seed = seed});
+  if (const auto module = position_->module()) register_module("position", module);
   if (ops::traits_of(kind_).per_vector > 0) {
     const int64_t count = num_omegas(kind_, options.num_features);
+    const int64_t depth = heads.depth + position_->num_beside();
     omega = register_buffer("omega",
                             draw_omega(count, depth, part_seed(seed, kOmegaSeed)).to(at::kFloat));
   }
@@ -148,14 +96,11 @@ at::Tensor LinearAttentionImpl::forward_segment(const at::Tensor& x, LinearAtten
 
 at::Tensor LinearAttentionImpl::mix_heads(const Projected& projected, const AttentionInputs& inputs,
                                           LinearAttentionMemory& memory) const {
-  if (!options_.causal || std::holds_alternative<FftMaskOptions>(options_.position)) {
-    throw InputError("[attention] expected causal attention without fft for segments, got " +
-                     std::string(options_.causal ? "fft" : "both directions"));
-  }
-  if (fourier && fourier->grows()) {
+  if (!options_.causal) {
     throw InputError(
-        "[attention] expected an extent for segments, whose features have to agree, got none");
+        "[attention] expected causal attention without fft for segments, got both directions");
   }
+  position_->check_segments();
   TORCH_CHECK(!inputs.context.defined(),
               "[linear_attention] expected no context in causal attention, got one");
   return attend(projected, inputs, &memory);
@@ -172,218 +117,58 @@ at::Tensor LinearAttentionImpl::attend(const Projected& projected, const Attenti
                                        LinearAttentionMemory* memory) const {
   const Projected apart = heads_of(options_).split(projected);
   const ops::NoAutocast positions_and_sums_as_they_are;
-  const at::Tensor &x = projected.query, &source = projected.key;
-  // No examples: positions of each would leave attention without heads.
-  if (x.size(0) == 0 && memory == nullptr) return x;
-  Tokens tokens{.query = apart.query,
-                .key = apart.key,
-                .value = apart.value,
-                .mask = inputs.key_padding_mask,
-                .cross = inputs.context.defined()};
-  const bool fft = std::holds_alternative<FftMaskOptions>(options_.position);
-  if (fft) {
-    tokens.places.has_position = inputs.has_position;
-  } else if (!std::holds_alternative<std::monostate>(options_.position)) {
-    tokens.places =
-        place_tokens(x, inputs.positions, inputs.has_position,
-                     tokens.cross ? at::Tensor() : tokens.mask, memory ? memory->length : 0);
-    if (tokens.cross) {
-      tokens.source_places = place_tokens(source, inputs.context_positions,
-                                          inputs.context_has_position, tokens.mask, 0);
-    }
-  }
-  at::Tensor mixed;
-  if (fft) {
-    TORCH_CHECK(tokens.key.size(2) == tokens.query.size(2) && !tokens.places.has_position.defined(),
-                "[linear_attention] expected the tokens of one grid, all of them placed, for fft");
-    mixed = fft_attention({.query = tokens.query,
-                           .key = tokens.key,
-                           .value = tokens.value,
-                           .key_padding_mask = tokens.mask,
-                           .omega = omega,
-                           .feature_map = kind_,
-                           .causal = options_.causal,
-                           .columns = std::get<FftMaskOptions>(options_.position).columns},
-                          fourier);
-  } else {
-    mixed = mix(tokens, memory);
-  }
-  if (memory != nullptr) memory->length += x.size(1);
+  const Places places = position_->place(projected, inputs, memory);
+  LinearCall call{.inputs = {.query = apart.query,
+                             .key = apart.key,
+                             .value = apart.value,
+                             .key_padding_mask = inputs.key_padding_mask},
+                  .options = {.feature_map = kind_,
+                              .omega = omega,
+                              .causal = options_.causal,
+                              .with_state = memory != nullptr}};
+  if (memory != nullptr) call.inputs.state = memory->sums;
+  at::Tensor mixed = position_->attend(places, call);
+  if (!mixed.defined()) mixed = mix(places, memory, call);
+  if (memory != nullptr) memory->length += projected.query.size(1);
   return mixed.transpose(1, 2).flatten(2);
 }
 
-at::Tensor LinearAttentionImpl::mix(Tokens& tokens, LinearAttentionMemory* memory) const {
-  ops::LinearAttentionOptions call{.feature_map = kind_,
-                                   .omega = omega,
-                                   .causal = options_.causal,
-                                   .scale = {},
-                                   .with_state = memory != nullptr};
-  ops::LinearAttentionInputs in;
-  if (memory != nullptr) in.state = memory->sums;
-  if (const auto* rotary = std::get_if<RotaryPositionOptions>(&options_.position)) {
-    const auto turned = [&](const at::Tensor& y, const PlacedTokens& t) {
-      return rotate_by_position(y, zero_unplaced(t.positions, t.has_position), *rotary);
-    };
-    tokens.query = turned(tokens.query, tokens.places);
-    tokens.key = turned(tokens.key, tokens.sources());
-  } else if (fourier && !fourier->multiplicative()) {
-    concatenate(tokens, in, call, memory);
-  } else if (fourier || damped) {
-    OrderedLine line;
-    if (damped) {
-      line = ordered_line(tokens.places, memory != nullptr ? memory->last : at::Tensor());
-      tokens.places.positions = line.positions.unsqueeze(-1);
+at::Tensor LinearAttentionImpl::mix(const Places& places, LinearAttentionMemory* memory,
+                                    LinearCall& call) const {
+  position_->encode(places, memory, call);
+  if (position_->rank() > 0) {
+    if (memory == nullptr && takes_pairs(places, call)) {
+      position_->check(places);
+      return ops::linear_attention_dense(call.inputs, call.options,
+                                         position_->factor_of_pairs(places));
     }
-    if (memory != nullptr || !is_short(tokens)) return multiply(tokens, line, in, call, memory);
-    if (damped) ops::line_gaps(line.positions);  // refuses steps back, as `multiply` does
+    const PositionFactor factor = position_->factor(places, memory);
+    call.inputs.query_factor = factor.query;
+    call.inputs.key_factor = factor.key;
+    call.inputs.log_decay = factor.log_decay;
   }
-  in.query = tokens.query;
-  in.key = tokens.key;
-  in.value = tokens.value;
-  in.key_padding_mask = tokens.mask;
-  if ((fourier && fourier->multiplicative()) || damped) {
-    return ops::linear_attention_dense(in, call, factor_of_pairs(tokens));
-  }
-  ops::LinearAttentionResult result = ops::linear_attention(in, call);
+  const ops::LinearAttentionResult result = ops::linear_attention(call.inputs, call.options);
   if (memory != nullptr) memory->sums = result.state;
   return result.output;
-}
-
-// Of queries and of keys, [H,.,N] or both [B,H,.,N].
-ops::PositionFeatures LinearAttentionImpl::features(const Tokens& tokens,
-                                                    LinearAttentionMemory* memory) const {
-  at::Tensor none;
-  at::Tensor& span = memory != nullptr ? memory->span : none;
-  ops::PositionFeatures result =
-      damped ? damped->features(tokens.places.positions, tokens.places.has_position)
-             : fourier->features(tokens.places, tokens.sources(), span);
-  if (result.query.dim() != result.key.dim()) Tokens::spread(result, tokens.query.size(0));
-  return result;
-}
-
-// Positive features of content and position side by side are products: one exponent for the content
-// and one, which the batch shares, for the position.
-void LinearAttentionImpl::concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
-                                      ops::LinearAttentionOptions& call,
-                                      LinearAttentionMemory* memory) const {
-  const ops::PositionFeatures features = this->features(tokens, memory);
-  const int64_t depth = tokens.query.size(-1), size = features.query.size(-1);
-  if (!ops::traits_of(kind_).exponential || features.query.dim() == 4) {
-    const int64_t group = tokens.query.size(1) / tokens.key.size(1);
-    tokens.key = repeat_heads(tokens.key, group);
-    tokens.value = repeat_heads(tokens.value, group);
-    std::tie(tokens.query, tokens.key) = fourier->join(tokens.query, tokens.key, features);
-    call.scale = 1.0;
-    return;
-  }
-  const double total = static_cast<double>(depth + size);
-  const bool released = fourier->options().released_code;
-  call.scale = 1.0 / std::sqrt(released ? total : static_cast<double>(depth));
-  call.omega = omega.narrow(1, 0, depth);
-  const double place = released ? std::pow(static_cast<double>(depth) / total, 0.25) : 1.0;
-  const at::Tensor vectors = omega.narrow(1, depth, size);
-  const auto exponents = [&](const at::Tensor& position) {
-    const at::Tensor projection = at::matmul(position, vectors.to(position.scalar_type()).t());
-    const bool paired = ops::traits_of(kind_).per_vector == 2;
-    return paired ? at::cat({projection, -projection}, -1) : projection;
-  };
-  const at::Tensor key_position = features.key * place;
-  in.query_log = exponents(features.query * place);
-  in.key_log = exponents(key_position) - key_position.square().sum(-1, /*keepdim=*/true) * 0.5;
-}
-
-bool LinearAttentionImpl::is_exact(const Tokens& tokens) const {
-  return fourier && fourier->multiplicative() &&
-         std::max(tokens.query.size(2), tokens.key.size(2)) <= options_.exact_length;
 }
 
 // Whether the matrix of all weights takes less work than `ops::linear_attention`, which goes
 // through sums of M features times R of the position or, in its kernel, pairs of tokens, causal
 // ones once, but their R for every example of the batch.
-bool LinearAttentionImpl::is_short(const Tokens& tokens) const {
-  if (is_exact(tokens)) return true;
+bool LinearAttentionImpl::takes_pairs(const Places& places, const LinearCall& call) const {
+  const PairMatrix matrix = position_->pair_matrix(places);
+  if (matrix != PairMatrix::kWhereCheaper) return matrix == PairMatrix::kAlways;
   if (ops::traits_of(kind_).estimates) return false;
-  if (damped && tokens.places.has_position.defined()) return false;
-  const int64_t keys = tokens.key.size(2), depth = tokens.value.size(3);
-  const int64_t rank = damped ? damped->num_features() : fourier->num_features();
-  const int64_t features = omega.defined() ? omega.size(0) : tokens.query.size(3);
-  if (std::max(tokens.query.size(2), keys) > kLargestMatrix) return false;
+  const ops::LinearAttentionInputs& in = call.inputs;
+  const int64_t keys = in.key.size(2), depth = in.value.size(3), rank = position_->rank();
+  const int64_t features = omega.defined() ? omega.size(0) : in.query.size(3);
+  if (std::max(in.query.size(2), keys) > kLargestMatrix) return false;
   const int64_t pair = features + rank + depth;
-  if (!ops::linear_attention_is_fused({.query = tokens.query})) {
+  if (!ops::linear_attention_is_fused({.query = in.query})) {
     return keys * pair <= rank * features * depth;
   }
-  const int64_t shared = rank / std::max<int64_t>(tokens.query.size(0), 1);
+  const int64_t shared = rank / std::max<int64_t>(in.query.size(0), 1);
   return features + depth + shared + kMatrixOverhead < pair / (options_.causal ? 2 : 1);
-}
-
-// The factor of every query and key, [H,L,S] or [B,H,L,S].
-at::Tensor LinearAttentionImpl::factor_of_pairs(const Tokens& tokens) const {
-  if (!damped && !is_exact(tokens)) {
-    const ops::PositionFeatures all = features(tokens, nullptr);
-    return at::matmul(all.query, all.key.mT());
-  }
-  const PlacedTokens &queries = tokens.places, &keys = tokens.sources();
-  const at::Tensor x = zero_unplaced(queries.positions, queries.has_position);
-  const at::Tensor y = zero_unplaced(keys.positions, keys.has_position);
-  const at::Tensor offsets = x.unsqueeze(-2) - y.unsqueeze(-3);
-  at::Tensor factor = damped ? damped->factor(offsets) : fourier->factor(offsets);
-  if (factor.dim() == 4) factor = factor.transpose(0, 1);
-  if (!tokens.has_unplaced()) return factor;
-  at::Tensor both = queries.placed().unsqueeze(-1).logical_and(keys.placed().unsqueeze(-2));
-  if (both.dim() == 3) both = both.unsqueeze(1);
-  return at::where(both, factor, 1.0);
-}
-
-at::Tensor LinearAttentionImpl::multiply(const Tokens& tokens, const OrderedLine& line,
-                                         ops::LinearAttentionInputs& in,
-                                         const ops::LinearAttentionOptions& call,
-                                         LinearAttentionMemory* memory) const {
-  ops::PositionFeatures features = this->features(tokens, memory);
-  const int64_t batch = tokens.query.size(0), heads = tokens.query.size(1);
-  if (damped && line.positions.size(-1) > 0) {
-    in.log_decay = ops::log_decay(features.decay, line.positions,
-                                  memory != nullptr ? memory->last : at::Tensor());
-    if (memory != nullptr) memory->last = line.last;
-  }
-  const bool fold =
-      features.query.dim() == 4 || (in.log_decay.defined() && in.log_decay.dim() == 4);
-  if (fold) Tokens::spread(features, batch);
-  in.query = tokens.query;
-  in.key = tokens.key;
-  in.value = tokens.value;
-  in.query_factor = features.query;
-  in.key_factor = features.key;
-  in.key_padding_mask = tokens.mask;
-  if (fold) fold_batch(in, tokens.mask);
-  const ops::LinearAttentionResult result = ops::linear_attention(in, call);
-  const auto unfolded = [&](const at::Tensor& x) {
-    return fold ? x.squeeze(0).unflatten(0, {batch, heads}) : x;
-  };
-  if (memory != nullptr) {
-    memory->sums = {unfolded(result.state.sums), unfolded(result.state.normalizer),
-                    unfolded(result.state.offset)};
-  }
-  return unfolded(result.output);
-}
-
-void LinearAttentionImpl::fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask) {
-  if (mask.defined()) {
-    const at::Tensor hidden = mask.logical_not().unsqueeze(1).unsqueeze(-1);
-    in.key = in.key.masked_fill(hidden, 0);
-    in.value = in.value.masked_fill(hidden, 0);
-    in.key_factor = in.key_factor.masked_fill(hidden, 0);
-    in.key_padding_mask = at::Tensor();
-  }
-  if (in.log_decay.defined()) {
-    if (in.log_decay.dim() == 3) in.log_decay = in.log_decay.unsqueeze(0);
-    in.log_decay = in.log_decay.expand(in.query_factor.sizes()).flatten(0, 1);
-  }
-  for (at::Tensor* x : {&in.query, &in.key, &in.value}) *x = folded(*x);
-  in.query_factor = in.query_factor.flatten(0, 1);
-  in.key_factor = in.key_factor.flatten(0, 1);
-  for (at::Tensor* x : {&in.state.sums, &in.state.normalizer, &in.state.offset}) {
-    if (x->defined()) *x = folded(*x);
-  }
 }
 
 std::shared_ptr<torch::nn::Module> LinearAttentionImpl::clone(

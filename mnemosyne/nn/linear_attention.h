@@ -7,30 +7,16 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
-#include <variant>
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/linear_attention_memory.h"
 #include "mnemosyne/nn/module_holder.h"
-#include "mnemosyne/nn/position/damped_position.h"
-#include "mnemosyne/nn/position/fourier_position.h"
-#include "mnemosyne/nn/position/placed_tokens.h"
-#include "mnemosyne/nn/position/rotary_position.h"
+#include "mnemosyne/nn/position/positions.h"
 #include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 namespace mnemosyne::nn {
-
-/// The exact factor exp(f) of every pair of tokens on a regular grid, by fast Fourier transforms
-/// (Luo et al. 2021, arXiv 2106.12566): the baseline of FourierPosition, with the same f. Up to 256
-/// tokens the matrix of the mask is made instead, which is the same and faster.
-struct FftMaskOptions {
-  FourierPositionOptions mask{};  ///< Of f; its position_dim is 1 or 2.
-  int64_t columns = 0;            ///< In two dimensions: how many tokens a row of the grid has.
-};
-
-void bind(Fields& visit, FftMaskOptions& options);
 
 /// Options of a LinearAttention.
 struct LinearAttentionOptions {
@@ -41,10 +27,8 @@ struct LinearAttentionOptions {
   int64_t num_features = 64;         ///< M; "elu+1" has as many as a head has dimensions.
   bool causal = false;
   /// None, or one of the encodings; the number of heads is filled in. Damped is for causal
-  /// attention.
-  std::variant<std::monostate, RotaryPositionOptions, FftMaskOptions, FourierPositionOptions,
-               DampedPositionOptions>
-      position{};
+  /// attention, ALiBi and the buckets of T5 are for softmax.
+  AnyPosition position{};
   /// Up to so many tokens the factor of FourierPosition (multiplicative) is that of `factor`,
   /// exactly, by the L x S matrix; 0: of `features`, whatever the length. For inputs that are
   /// always small, such as molecules: in space a sharp mask takes more features than they have
@@ -59,17 +43,6 @@ void bind(Fields& visit, LinearAttentionOptions& options);
 
 /// Those that do not depend on where attention stands, but for `num_kv_heads`.
 void bind_choice(Fields& visit, LinearAttentionOptions& options);
-
-/// What causal attention remembers between segments and in decoding: a constant size.
-struct LinearAttentionMemory {
-  ops::LinearAttentionState sums{};
-  /// [1] or [B,1], float64: the last position that counted, of DampedPosition; minus infinity in
-  /// rows without one.
-  at::Tensor last{};
-  int64_t length = 0;  ///< Tokens so far, where default positions go on.
-  at::Tensor
-      span{};  ///< [2,P] or [B,2,P], float64: where keys were, of FourierPosition (`span_of`).
-};
 
 /// Multi-head attention in time and memory linear in the number of tokens that knows where tokens
 /// are (FourierLearner-Transformers, arXiv 2302.01925): projections, random features, a learned
@@ -120,27 +93,20 @@ class LinearAttentionImpl : public Attention {
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 
-  at::Tensor omega;                  ///< Random vectors, a buffer; undefined for "elu+1".
-  FourierPosition fourier{nullptr};  ///< Of FourierPosition and of the FFT mask.
-  DampedPosition damped{nullptr};
+  /// What it asks about positions; its parameters are the submodule "position".
+  const Position& position() const { return *position_; }
+
+  at::Tensor omega;  ///< Random vectors, a buffer; undefined for "elu+1".
 
  private:
-  struct Tokens;
-  ops::PositionFeatures features(const Tokens& tokens, LinearAttentionMemory* memory) const;
   at::Tensor attend(const Projected& projected, const AttentionInputs& inputs,
                     LinearAttentionMemory* memory) const;
-  at::Tensor mix(Tokens& tokens, LinearAttentionMemory* memory) const;
-  at::Tensor multiply(const Tokens& tokens, const OrderedLine& line, ops::LinearAttentionInputs& in,
-                      const ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
-  bool is_exact(const Tokens& tokens) const;
-  bool is_short(const Tokens& tokens) const;
-  at::Tensor factor_of_pairs(const Tokens& tokens) const;
-  void concatenate(Tokens& tokens, ops::LinearAttentionInputs& in,
-                   ops::LinearAttentionOptions& call, LinearAttentionMemory* memory) const;
-  static void fold_batch(ops::LinearAttentionInputs& in, const at::Tensor& mask);
+  at::Tensor mix(const Places& places, LinearAttentionMemory* memory, LinearCall& call) const;
+  bool takes_pairs(const Places& places, const LinearCall& call) const;
 
   LinearAttentionOptions options_;
   ops::FeatureMapKind kind_;
+  std::shared_ptr<const Position> position_;
 };
 
 MN_MODULE(LinearAttention);

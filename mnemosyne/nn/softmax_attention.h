@@ -6,16 +6,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <variant>
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/attention.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
-#include "mnemosyne/nn/position/damped_position.h"
-#include "mnemosyne/nn/position/fourier_position.h"
-#include "mnemosyne/nn/position/position_bias.h"
-#include "mnemosyne/nn/position/rotary_position.h"
+#include "mnemosyne/nn/position/positions.h"
 
 namespace mnemosyne::nn {
 
@@ -26,10 +22,8 @@ struct SoftmaxAttentionOptions {
   int64_t num_kv_heads = 0;  ///< Heads of keys and values, a divisor of H; 0: H.
   bool causal = false;
   /// None, or one of the encodings; the number of heads is filled in. Damped is for causal
-  /// attention.
-  std::variant<std::monostate, RotaryPositionOptions, AlibiOptions, BucketBiasOptions,
-               FourierPositionOptions, DampedPositionOptions>
-      position{};
+  /// attention, the FFT mask is for linear.
+  AnyPosition position{};
   std::optional<uint64_t> seed{};  ///< Of the initial weights; none: torch's default generator.
 };
 
@@ -57,16 +51,14 @@ class SoftmaxAttentionImpl : public Attention {
   std::shared_ptr<torch::nn::Module> clone(
       const std::optional<at::Device>& device = std::nullopt) const override;
 
-  FourierPosition fourier{nullptr};
-  DampedPosition damped{nullptr};
-  BucketBias buckets{nullptr};
+  /// What it asks about positions; its parameters are the submodule "position".
+  const Position& position() const { return *position_; }
 
  private:
-  at::Tensor bias_of(const at::Tensor& offsets) const;
-  at::Tensor bias(const at::Tensor& x, const at::Tensor& source,
-                  const AttentionInputs& inputs) const;
+  at::Tensor bias(const at::Tensor& x, const AttentionInputs& inputs, const Places& places) const;
 
   SoftmaxAttentionOptions options_;
+  std::shared_ptr<const Position> position_;
 };
 
 MN_MODULE(SoftmaxAttention);

@@ -8,6 +8,7 @@
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/causal_lm.h"
 #include "mnemosyne/nn/point_encoder.h"
+#include "mnemosyne/nn/position/positions.h"
 #include "mnemosyne/nn/vit.h"
 #include "mnemosyne/tasks/data/datasets.h"
 #include "mnemosyne/tasks/data/own_images.h"
@@ -232,10 +233,9 @@ std::vector<TaskEntry> flt_tasks() { return with_attention(kDefaultAttention); }
 
 std::vector<std::string> flt_attentions(const std::string& name) {
   std::vector<std::string> valid;
-  for (const std::string kind : {"linear", "softmax"}) {
-    for (const char* position :
-         {"none", "absolute", "rope", "alibi", "t5", "fft", "flt", "damped"}) {
-      const std::string attention = kind + "-" + position;
+  for (const bool linear : {true, false}) {
+    for (const std::string& position : nn::position_names(linear)) {
+      const std::string attention = (linear ? "linear-" : "softmax-") + position;
       try {
         find_entry(name, attention).published_model();
       } catch (const InputError&) {

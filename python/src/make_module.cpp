@@ -18,22 +18,6 @@ namespace {
 using Handle = std::shared_ptr<ModuleHandle>;
 using Maker = std::function<Handle(const py::args&)>;
 
-/// Positions of attention by name; what is not in a variant cannot be asked for.
-template <typename Position>
-constexpr const char* kTypeName = nullptr;
-template <>
-constexpr const char* kTypeName<nn::RotaryPositionOptions> = "RotaryPosition";
-template <>
-constexpr const char* kTypeName<nn::FftMaskOptions> = "FftMask";
-template <>
-constexpr const char* kTypeName<nn::FourierPositionOptions> = "FourierPosition";
-template <>
-constexpr const char* kTypeName<nn::DampedPositionOptions> = "DampedPosition";
-template <>
-constexpr const char* kTypeName<nn::AlibiOptions> = "Alibi";
-template <>
-constexpr const char* kTypeName<nn::BucketBiasOptions> = "BucketBias";
-
 /// None, or a dictionary of options whose "type" says of what.
 template <typename... Options>
 void read_position(const py::object& given, std::variant<std::monostate, Options...>& position) {
@@ -41,11 +25,11 @@ void read_position(const py::object& given, std::variant<std::monostate, Options
   const py::dict rest = given.attr("copy")();
   const std::string type = rest.attr("pop")("type").cast<std::string>();
   const auto read = [&](auto options) {
-    if (type != kTypeName<decltype(options)>) return false;
+    if (type != options.kNames.type) return false;
     position = read_options(rest, options);
     return true;
   };
-  if (!(read(Options{}) || ...)) refuse_choice("options", type, {kTypeName<Options>...}, "type");
+  if (!(read(Options{}) || ...)) refuse_choice("options", type, {Options::kNames.type...}, "type");
 }
 
 template <typename... Options>
@@ -56,7 +40,7 @@ py::object write_position(const std::variant<std::monostate, Options...>& positi
           return py::none();
         } else {
           py::dict result = write_options(options);
-          result["type"] = kTypeName<std::decay_t<decltype(options)>>;
+          result["type"] = options.kNames.type;
           return result;
         }
       },

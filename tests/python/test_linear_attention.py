@@ -26,11 +26,12 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
         "causal": True,
         "with_state": state != "none after",
     }
+    batch = (B,) if position == "of each example" else ()
     if position:
-        keyword["query_factor"] = normal(H, L, R)
-        keyword["key_factor"] = normal(H, L, R)
-    if position == "fading":
-        keyword["log_decay"] = -torch.rand(H, L, R).requires_grad_()
+        keyword["query_factor"] = normal(*batch, H, L, R)
+        keyword["key_factor"] = normal(*batch, H, L, R)
+    if position in ("fading", "of each example"):
+        keyword["log_decay"] = -torch.rand(*batch, H, L, R).requires_grad_()
     if state is True:
         size = features * (R if position else 1)
         keyword["state_sums"] = normal(B, H, size, DV, dtype=torch.float32)
@@ -51,6 +52,8 @@ def arguments(feature_map, dtype=torch.float32, position=False, state=False):
         ("relu", torch.bfloat16, "fading", False),
         ("favor+", torch.float32, "fading", "none after"),
         ("relu", torch.float64, True, "none after"),
+        ("favor+", torch.float32, "of each example", True),
+        ("relu", torch.float64, "of each example", "none after"),
     ],
 )
 def test_passes_opcheck(feature_map, dtype, position, state):

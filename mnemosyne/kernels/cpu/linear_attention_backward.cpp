@@ -50,7 +50,7 @@ void queries_from_state(const Shape& s, const Params& p, const Chunk& c, Span sp
     spread_totals(span, s.Mp, c.totals, normalizer + r * s.Mp, c.terms);
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.up, s.Vp,
                                     sums_transposed + r * s.Vp * s.Mp, s.Mp, c.terms, s.Mp);
-    if (p.grad_query_factor != nullptr) {
+    if (p.grad_query_factor.data != nullptr) {
       add_dots(s, span, c.relative, at_rank(c.fading.since, r), c.queries, c.terms,
                chunk_table(s, p.grad_query_factor, s.L, span) + r);
     }
@@ -83,7 +83,7 @@ void keys_from_state(const Shape& s, const Params& p, const Chunk& c, Span span,
     }
     product<Accumulate::kAdd, true>(span.rows, s.Mp, s.Dv, c.values, s.Vp, c.transposed, s.Mp,
                                     c.terms, s.Mp);
-    if (p.grad_key_factor != nullptr) {
+    if (p.grad_key_factor.data != nullptr) {
       add_dots(s, span, c.relative, at_rank(c.fading.until, r), c.keys, c.terms,
                chunk_table(s, p.grad_key_factor, s.S, span) + r);
     }
@@ -126,6 +126,15 @@ void transpose_state(const Shape& s, const Chunk& c, State state) {
 struct Memory {
   State state{}, grad_state{};
   Blocks blocks{};
+
+  Memory(const Shape& s, const LinearAttentionParams& p, Arena& arena) {
+    if (p.by_blocks) {
+      blocks = take_blocks(s, arena);
+    } else {
+      state = take_state(s, arena);
+      grad_state = take_state(s, arena);
+    }
+  }
 };
 
 /// The queries' gradient, chunk after chunk with the state before each; leaves the keys' offsets.
@@ -170,7 +179,7 @@ void causal_queries(const Shape& s, const Params& p, const Chunk& c, const Memor
 /// before coupling, whose gradient is their product.
 void chunk_factor_gradients(const Shape& s, const Params& p, const Chunk& c, Span span,
                             const float* offsets, bool moved) {
-  if (p.grad_query_factor == nullptr) return;
+  if (p.grad_query_factor.data == nullptr) return;
   float* grad = c.coupling;
   for (int64_t i = 0; i < span.n; ++i) {
     copy(grad + i * s.C, c.scores + i * s.C, i + 1);
@@ -327,21 +336,11 @@ void two_way(const Shape& s, const Params& p, const Chunk& c, const Memory& memo
   if (!f.by_blocks) fade_state(s, rescaled(offset, after), nullptr, memory.grad_state);
 }
 
-}  // namespace
-
-void linear_attention_backward(const LinearAttentionBackwardParams& params) {
+void backward(const Shape& shape, const Params& params, const Chunk& chunk, const Memory& memory) {
   const LinearAttentionParams& forward = params.forward;
-  const Shape shape(forward);
   const int64_t heads = forward.sizes.heads;
-  Arena arena{forward.scratch};
-  const Chunk chunk(shape, forward, arena);
   const float offset = first_offset(shape, forward);
-  Memory memory;
-  if (forward.by_blocks) {
-    memory.blocks = take_blocks(forward, arena);
-  } else {
-    memory.state = take_state(shape, arena);
-    memory.grad_state = take_state(shape, arena);
+  if (!forward.by_blocks) {
     load_state(shape, heads, params.grad_next_sums, params.grad_next_normalizer, memory.grad_state);
   }
   if (!forward.causal) {
@@ -356,6 +355,26 @@ void linear_attention_backward(const LinearAttentionBackwardParams& params) {
   }
   if (params.grad_sums == nullptr) return;
   store_state(shape, heads, memory.grad_state, params.grad_sums, params.grad_normalizer);
+}
+
+}  // namespace
+
+void linear_attention_backward(const LinearAttentionBackwardSlice& slice) {
+  const LinearAttentionParams& forward = slice.problem.forward;
+  for (int64_t item = slice.begin; item < slice.end; ++item) {
+    const Shape shape(forward, item);
+    Arena arena(slice.scratch);
+    const Chunk chunk(shape, forward, arena);
+    backward(shape, slice.problem, chunk, Memory(shape, forward, arena));
+  }
+}
+
+int64_t linear_attention_backward_scratch(const LinearAttentionParams& forward) {
+  const Shape shape(forward);
+  Arena counter(nullptr);
+  const Chunk chunk(shape, forward, counter);
+  const Memory memory(shape, forward, counter);
+  return counter.taken();
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -24,25 +24,32 @@ struct Block {
   float* through;   ///< [R], what fades through the chunk
 };
 
+inline Block take_block(const Shape& s, Arena& arena) {
+  float* features = arena.take(s.C * s.Mp);
+  float* values = arena.take(s.C * s.Vp);
+  float* factors = arena.take(s.C * s.R);
+  float* numbers = arena.take(s.C);
+  return {features, values, factors, numbers, arena.take(s.R)};
+}
+
 struct Blocks {
   float* first = nullptr;
   int64_t distance = 0;
 
   Block at(const Shape& s, int64_t index) const {
-    Arena arena{first + index * distance};
-    float* features = arena.take(s.C * s.Mp);
-    float* values = arena.take(s.C * s.Vp);
-    float* factors = arena.take(s.C * s.R);
-    float* numbers = arena.take(s.C);
-    return {features, values, factors, numbers, arena.take(s.R)};
+    Arena arena(first + index * distance);
+    return take_block(s, arena);
   }
 };
 
 inline int64_t chunks_of(const Shape& s, int64_t length) { return (length + s.C - 1) / s.C; }
 
-inline Blocks take_blocks(const LinearAttentionParams& p, Arena& arena) {
-  return {arena.take(attention_kept_floats(p.sizes, p.features)),
-          attention_block_floats(p.sizes, p.features)};
+/// Of all chunks of keys or of queries, whichever are more.
+inline Blocks take_blocks(const Shape& s, Arena& arena) {
+  Arena counter(nullptr);
+  take_block(s, counter);
+  const int64_t count = chunks_of(s, s.L > s.S ? s.L : s.S);
+  return {arena.take(count * counter.taken()), counter.taken()};
 }
 
 inline void keep_through(const Shape& s, const Fading& fading, const Block& block) {

@@ -95,7 +95,7 @@ void add_factor_gradients(const Shape& s, Span span, const float* grad, const fl
 /// of the queries' at once, of the keys' summed in a table. relative [C] is that of the queries.
 void pair_factor_gradients(const Shape& s, const Params& p, const Chunk& c, Span span, Span queries,
                            const float* since, const float* relative, const FactorTables& tables) {
-  if (p.grad_query_factor == nullptr) return;
+  if (p.grad_query_factor.data == nullptr) return;
   const int64_t padded = attention_padded(s.R);
   float* grad = c.coupling;
   copy(grad, c.scores, queries.rows * s.C);
@@ -113,7 +113,7 @@ void pair_factor_gradients(const Shape& s, const Params& p, const Chunk& c, Span
 void keys_from_block(const Shape& s, const Params& p, const Chunk& c, Span span, Span queries,
                      float after, const float* offsets, const Block& block,
                      const FactorTables& tables) {
-  const float* since = p.forward.decay != nullptr ? block.factors : nullptr;
+  const float* since = p.forward.decay.data != nullptr ? block.factors : nullptr;
   float* relative = c.largest;
   relative_to(queries, after, offsets, relative);
   load_pair_factors(s, queries, chunk_table(s, p.forward.query_factor, s.L, queries), since, c.gap,
@@ -148,7 +148,7 @@ void keys_from_blocks(const Shape& s, const Params& p, const Chunk& c, Span span
     keys_from_block(s, p, c, span, queries, after, offsets, block, tables);
     widen_gap(s, block, c.gap);
   }
-  if (p.grad_key_factor == nullptr) return;
+  if (p.grad_key_factor.data == nullptr) return;
   add_factor_gradients(s, span, tables.grad_keys, nullptr, c.fading.until, c.relative,
                        chunk_table(s, p.grad_key_factor, s.S, span));
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "mnemosyne/kernels/cpu/arena.h"
 #include "mnemosyne/kernels/cpu/matrix_tiles.h"
 #include "mnemosyne/kernels/linear_attention.h"
 
@@ -107,23 +108,13 @@ inline void copy(float* to, const float* from, int64_t count) {
 /// the same offset, whatever the library's exp does.
 inline float rescaled(float from, float to) { return from == to ? 1.0f : std::exp(from - to); }
 
-/// Hands out pieces of the scratch, each on its own vectors.
-struct Arena {
-  float* next;
-  float* take(int64_t count) {
-    float* piece = next;
-    next += round_up(count, kAttentionPadding);
-    return piece;
-  }
-};
-
-/// The sizes that follow from the parameters.
+/// The sizes that follow from the parameters, and one item of the problem.
 struct Shape {
   int64_t C, D, Dp, Dv, Vp, W, Wp, M, Mp, R;
   int64_t L, S, b, h, hk;
   bool pairs;
 
-  explicit Shape(const LinearAttentionParams& p)
+  explicit Shape(const LinearAttentionParams& p, int64_t item = 0)
       : C(attention_chunk(p.sizes.rank)),
         D(p.sizes.depth),
         Dp(attention_padded(D)),
@@ -136,8 +127,8 @@ struct Shape {
         R(p.sizes.rank),
         L(p.sizes.queries),
         S(p.sizes.keys),
-        b(p.batch_index),
-        h(p.head_index),
+        b(item / p.sizes.heads),
+        h(item % p.sizes.heads),
         hk(h / (p.sizes.heads / p.sizes.key_heads)),
         pairs(attention_features_are_pairs(p.features)) {}
 };

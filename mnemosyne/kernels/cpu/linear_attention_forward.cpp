@@ -42,6 +42,14 @@ struct Chunk {
 struct Past {
   State state{};
   Blocks blocks{};
+
+  Past(const Shape& s, const LinearAttentionParams& p, Arena& arena) {
+    if (p.by_blocks) {
+      blocks = take_blocks(s, arena);
+    } else {
+      state = take_state(s, arena);
+    }
+  }
 };
 
 /// factors <- s_jr e^{o_j - after}, faded to the end of the chunk.
@@ -55,7 +63,7 @@ void load_key_factors(const Shape& s, const LinearAttentionParams& p, const Chun
 /// state <- e^{before - after} state, faded, + sum_j e^{o_j - after} s_j phi_j [v_j, 1], faded.
 void add_keys(const Shape& s, const LinearAttentionParams& p, const Chunk& c, Span span,
               float before, float after, State state) {
-  const bool plain = p.key_factor == nullptr && before == after;
+  const bool plain = p.key_factor.data == nullptr && before == after;
   load_key_factors(s, p, c, span, after);
   fade_state(s, rescaled(before, after), c.fading.through, state);
   for (int64_t r = 0; r < s.R; ++r) {
@@ -75,7 +83,7 @@ void read_state(const Shape& s, const LinearAttentionParams& p, const Chunk& c, 
                 bool plain, State state) {
   load_factors(span, s.R, chunk_table(s, p.query_factor, s.L, span), c.fading.since, c.relative,
                c.factors);
-  plain = plain && p.query_factor == nullptr;
+  plain = plain && p.query_factor.data == nullptr;
   for (int64_t r = 0; r < s.R; ++r) {
     const float* queries = c.queries;
     if (!plain) {
@@ -217,17 +225,9 @@ float two_way_forward(const Shape& s, const LinearAttentionParams& p, const Chun
   return offset;
 }
 
-}  // namespace
-
-void linear_attention_forward(const LinearAttentionParams& params) {
-  const Shape shape(params);
-  Arena arena{params.scratch};
-  const Chunk chunk(shape, params, arena);
-  Past past;
-  if (params.by_blocks) {
-    past.blocks = take_blocks(params, arena);
-  } else {
-    past.state = take_state(shape, arena);
+void forward(const Shape& shape, const LinearAttentionParams& params, const Chunk& chunk,
+             Past past) {
+  if (!params.by_blocks) {
     load_state(shape, params.sizes.heads, params.sums, params.normalizer, past.state);
   }
   const float before = first_offset(shape, params);
@@ -237,6 +237,26 @@ void linear_attention_forward(const LinearAttentionParams& params) {
     store_state(shape, params.sizes.heads, past.state, params.next_sums, params.next_normalizer);
   }
   params.next_offset[shape.b * params.sizes.heads + shape.h] = after;
+}
+
+}  // namespace
+
+void linear_attention_forward(const LinearAttentionSlice& slice) {
+  const LinearAttentionParams& params = slice.problem;
+  for (int64_t item = slice.begin; item < slice.end; ++item) {
+    const Shape shape(params, item);
+    Arena arena(slice.scratch);
+    const Chunk chunk(shape, params, arena);
+    forward(shape, params, chunk, Past(shape, params, arena));
+  }
+}
+
+int64_t linear_attention_forward_scratch(const LinearAttentionParams& params) {
+  const Shape shape(params);
+  Arena counter(nullptr);
+  const Chunk chunk(shape, params, counter);
+  const Past past(shape, params, counter);
+  return counter.taken();
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -18,16 +18,19 @@ struct Fading {
 };
 
 inline Fading take_fading(const Shape& s, const LinearAttentionParams& p, Arena& arena) {
-  if (p.decay == nullptr) return {};
+  if (p.decay.data == nullptr) return {};
   float* since = arena.take(s.C * s.R);
   float* until = arena.take(s.C * s.R);
   return {since, until, arena.take(s.R)};
 }
 
-/// The rows of a chunk in a table [H,length,R]; null if that is.
+/// The rows of a chunk in tables [H,length,R]; null if these are.
 template <typename Float>
-inline Float* chunk_table(const Shape& s, Float* table, int64_t length, Span span) {
-  return table == nullptr ? nullptr : table + (s.h * length + span.first) * s.R;
+inline Float* chunk_table(const Shape& s, AttentionTables<Float> tables, int64_t length,
+                          Span span) {
+  return tables.data == nullptr
+             ? nullptr
+             : tables.data + s.b * tables.batch + (s.h * length + span.first) * s.R;
 }
 
 inline void load_fading(const Shape& s, const LinearAttentionParams& p, Span span, Fading fading) {
@@ -108,7 +111,7 @@ inline float* chunk_coupling(const Shape& s, const LinearAttentionParams& p, Spa
   if (queries == nullptr && !moved) return nullptr;
   if (queries == nullptr) {
     fill(coupling, s.C * s.C, 1);
-  } else if (p.decay != nullptr) {
+  } else if (p.decay.data != nullptr) {
     fading_coupling(s, span, queries, keys, chunk_table(s, p.decay, s.S, span), tables, coupling);
   } else {
     transpose_factors(s, span, keys, tables);

@@ -76,12 +76,13 @@ void activate(const LstmLayer& layer, int64_t num_hidden, int64_t stride, int64_
 
 }  // namespace
 
-void lstm_step(const LstmStepParams& p) {
+void lstm_step(const LstmStepSlice& slice) {
+  const LstmStepParams& p = slice.problem;
   float inputs[kMaxRows * kWidth], upper[kMaxRows * kWidth];
   float gates[4 * kMaxLstmHidden * kWidth];
   const int64_t H = p.num_hidden;
-  for (int64_t offset = 0; offset < p.size; offset += kWidth) {
-    const int64_t count = p.size - offset < kWidth ? p.size - offset : kWidth;
+  for (int64_t offset = slice.begin; offset < slice.end; offset += kWidth) {
+    const int64_t count = slice.end - offset < kWidth ? slice.end - offset : kWidth;
     load_rows(p.features + offset, p.feature_stride, p.num_features, count, inputs);
     load_rows(p.layers[0].hidden + offset, p.state_stride, H, count,
               inputs + p.num_features * kWidth);

@@ -11,27 +11,27 @@ struct Tape {
   Rows hidden;          // [U]
   Rows grad_hidden;     // [U], before the relu
   Rows grad_output;     // [2], before the squash
-  Rows grad_direction;  // [1], and one row to spare
+  Rows grad_direction;  // [1]
   Rows grad_decoder;    // [Z]
   Rows grad_mean;       // [H]
   Rows grad_variance;   // [H], with respect to the read-out of g^2
   Rows grad_address;    // [2 D] of one head: key, query
   float* lanes;         // [MemoryGradLayout::size, kMemoryLanes], sums lane by lane
 
-  Tape(const MemoryStepModel& m, float* scratch)
-      : key{scratch},
-        query{key[m.heads * m.features]},
-        memory{query[m.heads * m.features]},
-        normaliser{memory[m.heads * m.features * kMemoryChannels]},
-        hidden{normaliser[m.heads]},
-        grad_hidden{hidden[m.hidden]},
-        grad_output{grad_hidden[m.hidden]},
-        grad_direction{grad_output[2]},
-        grad_decoder{grad_direction[2]},
-        grad_mean{grad_decoder[memory_decoder_rows(m)]},
-        grad_variance{grad_mean[m.heads]},
-        grad_address{grad_variance[m.heads]},
-        lanes(grad_address[2 * m.key_dim]) {}
+  Tape(const MemoryStepModel& m, Arena& arena)
+      : key(take_rows(arena, m.heads * m.features)),
+        query(take_rows(arena, m.heads * m.features)),
+        memory(take_rows(arena, m.heads * m.features * kMemoryChannels)),
+        normaliser(take_rows(arena, m.heads)),
+        hidden(take_rows(arena, m.hidden)),
+        grad_hidden(take_rows(arena, m.hidden)),
+        grad_output(take_rows(arena, 2)),
+        grad_direction(take_rows(arena, 1)),
+        grad_decoder(take_rows(arena, memory_decoder_rows(m))),
+        grad_mean(take_rows(arena, m.heads)),
+        grad_variance(take_rows(arena, m.heads)),
+        grad_address(take_rows(arena, 2 * m.key_dim)),
+        lanes(arena.take(int64_t{memory_grad_layout(m).size} * kMemoryLanes)) {}
 
   void add(int weight, const Vec& value) const {
     float* sum = lanes + weight * kMemoryLanes;
@@ -360,27 +360,37 @@ void backward_chunk(const MemoryStepBackwardParams& b, const Chunk& chunk, const
 }
 
 template <typename S>
-void backward(const MemoryStepBackwardParams& b) {
-  const MemoryStepParams& p = b.forward;
-  const MemoryGradLayout layout = memory_grad_layout(p.model);
-  Chunk chunk(p.model, p.scratch);
-  const Tape tape(p.model, p.scratch + memory_forward_scratch(p.model));
+void backward(const MemoryStepBackwardSlice& slice) {
+  const MemoryStepBackwardParams& b = slice.problem;
+  const MemoryStepModel& m = b.forward.model;
+  const MemoryGradLayout layout = memory_grad_layout(m);
+  Arena arena(slice.scratch);
+  Chunk chunk(m, arena);
+  const Tape tape(m, arena);
   for (int w = 0; w < layout.size * kMemoryLanes; ++w) tape.lanes[w] = 0.0f;
-  for (int64_t begin = p.begin; begin < p.end; begin += kMemoryChunk) {
-    chunk.move_to(begin, p.end);
+  for (int64_t begin = slice.begin; begin < slice.end; begin += kMemoryChunk) {
+    chunk.move_to(begin, slice.end);
     backward_chunk<S>(b, chunk, tape, layout);
   }
+  float* sums = b.grad_weights + slice.begin / kMemorySpan * layout.size;
   for (int w = 0; w < layout.size; ++w) {
     float sum = 0.0f;
     for (int lane = 0; lane < kWidth; ++lane) sum += tape.lanes[w * kMemoryLanes + lane];
-    b.grad_weights[w] = sum;
+    sums[w] = sum;
   }
 }
 
 }  // namespace
 
-void memory_step_backward(const MemoryStepBackwardParams& params) {
-  with_sizes(params.forward.model, [&](auto sizes) { backward<decltype(sizes)>(params); });
+void memory_step_backward(const MemoryStepBackwardSlice& slice) {
+  with_sizes(slice.problem.forward.model, [&](auto sizes) { backward<decltype(sizes)>(slice); });
+}
+
+int64_t memory_step_backward_scratch(const MemoryStepModel& model) {
+  Arena counter(nullptr);
+  const Chunk chunk(model, counter);
+  const Tape tape(model, counter);
+  return counter.taken();
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

@@ -2,6 +2,7 @@
 
 #include <ATen/cpu/vec/vec.h>
 
+#include "mnemosyne/kernels/cpu/arena.h"
 #include "mnemosyne/kernels/memory_step.h"
 
 // What forward and backward share: one chunk of coordinates, stored as rows of scratch memory with
@@ -52,6 +53,10 @@ struct Rows {
   float* operator[](int row) const { return base + row * kMemoryChunk; }
 };
 
+inline Rows take_rows(Arena& arena, int count) {
+  return {arena.take(int64_t{count} * kMemoryChunk)};
+}
+
 /// The rows of the forward step, and the coordinates of the chunk in the tensor.
 struct Chunk {
   int64_t begin;
@@ -59,15 +64,15 @@ struct Chunk {
   int padded;  // count rounded up to two vectors; padding lanes are zeros on input
   Rows grad, token, decoder, mean, size;
 
-  Chunk(const MemoryStepModel& m, float* scratch)
+  Chunk(const MemoryStepModel& m, Arena& arena)
       : begin(0),
         count(0),
         padded(0),
-        grad{scratch},
-        token{grad[1]},
-        decoder{token[kMemoryToken]},
-        mean{decoder[memory_decoder_rows(m)]},
-        size{mean[m.heads]} {}
+        grad(take_rows(arena, 1)),
+        token(take_rows(arena, kMemoryToken)),
+        decoder(take_rows(arena, memory_decoder_rows(m))),
+        mean(take_rows(arena, m.heads)),
+        size(take_rows(arena, m.heads)) {}
 
   void move_to(int64_t first, int64_t end) {
     begin = first;

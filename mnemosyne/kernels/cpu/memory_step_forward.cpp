@@ -71,10 +71,12 @@ void decode(const MemoryStepParams& p, const Chunk& chunk) {
 }
 
 template <typename S>
-void forward(const MemoryStepParams& p) {
-  Chunk chunk(p.model, p.scratch);
-  for (int64_t begin = p.begin; begin < p.end; begin += kMemoryChunk) {
-    chunk.move_to(begin, p.end);
+void forward(const MemoryStepSlice& slice) {
+  const MemoryStepParams& p = slice.problem;
+  Arena arena(slice.scratch);
+  Chunk chunk(p.model, arena);
+  for (int64_t begin = slice.begin; begin < slice.end; begin += kMemoryChunk) {
+    chunk.move_to(begin, slice.end);
     load_tokens(p, chunk);
     for (int h = 0; h < p.model.heads; ++h) write_and_read<S>(p, chunk, h);
     fill_decoder_inputs(p, chunk);
@@ -84,8 +86,14 @@ void forward(const MemoryStepParams& p) {
 
 }  // namespace
 
-void memory_step_forward(const MemoryStepParams& params) {
-  with_sizes(params.model, [&](auto sizes) { forward<decltype(sizes)>(params); });
+void memory_step_forward(const MemoryStepSlice& slice) {
+  with_sizes(slice.problem.model, [&](auto sizes) { forward<decltype(sizes)>(slice); });
+}
+
+int64_t memory_step_forward_scratch(const MemoryStepModel& model) {
+  Arena counter(nullptr);
+  const Chunk chunk(model, counter);
+  return counter.taken();
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

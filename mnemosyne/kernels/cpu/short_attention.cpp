@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mnemosyne/kernels/cpu/arena.h"
+
 namespace mnemosyne::kernels::CPU_CAPABILITY {
 namespace {
 
@@ -138,15 +140,52 @@ void softmax_backward(const float* weights, float* grad, int64_t width, float sc
   }
 }
 
+/// Matrices of one head.
+struct Forward {
+  float* keys;     // [D,Tp]
+  float* values;   // [T,Dp]
+  float* outputs;  // [T,Dp]
+
+  Forward(int64_t tokens, int64_t depth, Arena& arena)
+      : keys(arena.take(depth * padded_row(tokens))),
+        values(arena.take(tokens * padded_row(depth))),
+        outputs(arena.take(tokens * padded_row(depth))) {}
+};
+
+struct Backward {
+  float* values;  // [D,Tp]
+  float* scores;  // [T,Tp], their gradient
+  float* factor;  // [T,Dp]
+  float* result;  // [T,Dp]
+
+  Backward(int64_t tokens, int64_t depth, Arena& arena)
+      : values(arena.take(depth * padded_row(tokens))),
+        scores(arena.take(tokens * padded_row(tokens))),
+        factor(arena.take(tokens * padded_row(depth))),
+        result(arena.take(tokens * padded_row(depth))) {}
+};
+
 }  // namespace
 
-void short_attention(const ShortAttentionParams& params) {
+int64_t short_attention_scratch(const ShortAttentionParams& params) {
+  Arena counter(nullptr);
+  const Forward matrices(params.tokens, params.depth, counter);
+  return counter.taken();
+}
+
+int64_t short_attention_backward_scratch(const ShortAttentionBackwardParams& params) {
+  Arena counter(nullptr);
+  const Backward matrices(params.tokens, params.depth, counter);
+  return counter.taken();
+}
+
+void short_attention(const ShortAttentionSlice& slice) {
+  const ShortAttentionParams& params = slice.problem;
   const int64_t T = params.tokens, D = params.depth, width = params.heads * D;
   const int64_t Tp = padded_row(T), Dp = padded_row(D);
-  float* keys = params.scratch;      // [D,Tp]
-  float* values = keys + D * Tp;     // [T,Dp]
-  float* outputs = values + T * Dp;  // [T,Dp]
-  for (int64_t e = 0; e < params.examples; ++e) {
+  Arena arena(slice.scratch);
+  const auto [keys, values, outputs] = Forward(T, D, arena);
+  for (int64_t e = slice.begin; e < slice.end; ++e) {
     for (int64_t h = 0; h < params.heads; ++h) {
       const float* query = params.qkv + e * T * 3 * width + h * D;
       float* weights = params.weights + (e * params.heads + h) * T * Tp;
@@ -162,23 +201,23 @@ void short_attention(const ShortAttentionParams& params) {
   }
 }
 
-void short_attention_backward(const ShortAttentionBackwardParams& params) {
+void short_attention_backward(const ShortAttentionBackwardSlice& slice) {
+  const ShortAttentionBackwardParams& params = slice.problem;
   const int64_t T = params.tokens, D = params.depth, width = params.heads * D;
   const int64_t Tp = padded_row(T), Dp = padded_row(D);
-  float* values = params.scratch;   // [D,Tp]
-  float* scores = values + D * Tp;  // [T,Tp], their gradient
-  float* factor = scores + T * Tp;  // [T,Dp]
-  float* result = factor + T * Dp;  // [T,Dp]
-  for (int64_t e = 0; e < params.examples; ++e) {
+  Arena arena(slice.scratch);
+  const Backward matrices(T, D, arena);
+  float *values = matrices.values, *scores = matrices.scores;
+  for (int64_t e = slice.begin; e < slice.end; ++e) {
     for (int64_t h = 0; h < params.heads; ++h) {
       const float* query = params.qkv + e * T * 3 * width + h * D;
       const float* weights = params.weights + (e * params.heads + h) * T * Tp;
       const float* grad = params.grad_output + e * T * width + h * D;
       float* grad_query = params.grad_qkv + (query - params.qkv);
       const auto multiply = [&](View a, const float* b, int64_t b_row, float* target) {
-        pad(T, D, b, b_row, factor, Dp);
-        product(T, Dp, T, a, factor, result);
-        unpad(T, D, result, Dp, target, 3 * width);
+        pad(T, D, b, b_row, matrices.factor, Dp);
+        product(T, Dp, T, a, matrices.factor, matrices.result);
+        unpad(T, D, matrices.result, Dp, target, 3 * width);
       };
       pad_transposed(T, D, query + 2 * width, 3 * width, values, Tp);
       product(T, Tp, D, {grad, width, 1}, values, scores);

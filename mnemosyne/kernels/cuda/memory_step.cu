@@ -93,8 +93,8 @@ __device__ float decode(const MemoryStepParams& p, const float* z, float base) {
 }
 
 __global__ void memory_step_kernel(const MemoryStepParams p) {
-  const int64_t i = p.begin + static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= p.end) return;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= p.size) return;
   const MemoryStepModel& m = p.model;
   const float grad = fminf(fmaxf(p.grad[i], -1e17f), 1e17f);
   const float param = p.param[i], scaled = grad * *p.grad_scale;
@@ -119,9 +119,8 @@ __global__ void memory_step_kernel(const MemoryStepParams p) {
 }  // namespace
 
 void memory_step_forward_cuda(const MemoryStepParams& params, void* stream) {
-  const int64_t count = params.end - params.begin;
-  if (count <= 0) return;
-  const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
+  if (params.size <= 0) return;
+  const auto blocks = static_cast<unsigned>((params.size + kThreads - 1) / kThreads);
   memory_step_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(params);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {

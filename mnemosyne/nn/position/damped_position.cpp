@@ -15,6 +15,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
+#include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
@@ -40,6 +41,59 @@ void check(const DampedPositionOptions& o) {
                      std::to_string(o.initial_weight));
   }
 }
+
+class FadingFactor final : public Position {
+ public:
+  explicit FadingFactor(const DampedPositionOptions& options) : waves_(options) {}
+
+  std::shared_ptr<torch::nn::Module> module() const override { return waves_.ptr(); }
+
+  /// In order: what does not count takes over the position before it.
+  Places place(const Projected& tokens, const AttentionInputs& inputs,
+               const LinearAttentionMemory* memory) const override {
+    Places places = Position::place(tokens, inputs, memory);
+    const OrderedLine line =
+        ordered_line(places.queries, memory != nullptr ? memory->last : at::Tensor());
+    places.queries.positions = line.positions.unsqueeze(-1);
+    places.last = line.last;
+    return places;
+  }
+
+  void check(const Places& places) const override { ops::line_gaps(line_of(places)); }
+
+  bool has_bias() const override { return true; }
+
+  /// Later keys are hidden anyway; the logarithm of zero would have no gradient.
+  at::Tensor bias(const at::Tensor& offsets) const override {
+    return waves_->mask(offsets.masked_fill(offsets < 0, 0));
+  }
+
+  int64_t rank() const override { return waves_->num_features(); }
+
+  PairMatrix pair_matrix(const Places& places) const override {
+    return places.all_placed() ? PairMatrix::kWhereCheaper : PairMatrix::kNever;
+  }
+
+  at::Tensor factor_of_pairs(const Places& places) const override {
+    return with_unplaced_pairs(waves_->factor(offsets_of_pairs(places)), places, 1.0);
+  }
+
+  PositionFactor factor(const Places& places, LinearAttentionMemory* memory) const override {
+    const PlacedTokens& tokens = places.queries;
+    const ops::PositionFeatures features = waves_->features(tokens.positions, tokens.has_position);
+    PositionFactor factor{.query = features.query, .key = features.key};
+    if (tokens.positions.size(-2) == 0) return factor;
+    factor.log_decay = ops::log_decay(features.decay, line_of(places),
+                                      memory != nullptr ? memory->last : at::Tensor());
+    if (memory != nullptr) memory->last = places.last;
+    return factor;
+  }
+
+ private:
+  static at::Tensor line_of(const Places& places) { return places.queries.positions.select(-1, 0); }
+
+  DampedPosition waves_;
+};
 
 }  // namespace
 
@@ -137,6 +191,23 @@ std::shared_ptr<torch::nn::Module> DampedPositionImpl::clone(
   const auto copy = std::make_shared<DampedPositionImpl>(options_);
   copy_module(*this, *copy, device);
   return copy;
+}
+
+std::shared_ptr<Position> make_position(const DampedPositionOptions& options,
+                                        const PositionSite& site) {
+  if (!site.causal) {
+    throw InputError("[attention] expected causal attention for damped, got both directions");
+  }
+  return std::make_shared<FadingFactor>(for_heads(options, site));
+}
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site,
+            DampedPositionOptions& options) {
+  options = chosen.damped;
+  options.num_heads = site.num_heads;
+  if (chosen.num_components > 0) options.num_components = chosen.num_components;
+  options.min_width = site.min_width;
+  options.max_width = site.max_width;
 }
 
 }  // namespace mnemosyne::nn

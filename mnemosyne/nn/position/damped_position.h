@@ -9,12 +9,16 @@
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/position/position.h"
+#include "mnemosyne/nn/position/position_names.h"
 #include "mnemosyne/ops/fourier_features.h"
 
 namespace mnemosyne::nn {
 
 /// Options of a DampedPosition. Lengths are in units of position, usually tokens.
 struct DampedPositionOptions {
+  static constexpr PositionNames kNames{"damped", "DampedPosition", PositionUse::kBoth};
+
   int64_t num_heads = 1;        ///< H.
   int64_t num_components = 4;   ///< T, fading waves per head.
   double min_width = 1.0;       ///< Shortest and longest decay length at the start, log-spaced.
@@ -88,5 +92,13 @@ class DampedPositionImpl : public torch::nn::Module {
 };
 
 MN_MODULE(DampedPosition);
+
+/// A factor of causal attention whose parts fade from token to token, or its logarithm as a bias;
+/// InputError for attention to both sides.
+std::shared_ptr<Position> make_position(const DampedPositionOptions& options,
+                                        const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site,
+            DampedPositionOptions& options);
 
 }  // namespace mnemosyne::nn

@@ -1,27 +1,31 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
+#include <memory>
 
+#include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/position/fourier_position.h"
-#include "mnemosyne/ops/feature_map.h"
+#include "mnemosyne/nn/position/position.h"
+#include "mnemosyne/nn/position/position_names.h"
 
 namespace mnemosyne::nn {
 
-/// Tokens of a grid, of which each sees all others (or, on a line and causal, earlier ones).
-struct FftAttentionInputs {
-  at::Tensor query{}, key{}, value{};  ///< [B,H,L,d], [B,Hk,L,d] and [B,Hk,L,d]
-  at::Tensor key_padding_mask{};       ///< bool [B,L] or undefined.
-  at::Tensor omega{};                  ///< Of the map, where it has random vectors.
-  ops::FeatureMapKind feature_map{};
-  bool causal = false;
-  int64_t columns = 0;  ///< See grid_offsets.h.
+/// The exact factor exp(f) of every pair of tokens on a regular grid, by fast Fourier transforms
+/// (Luo et al. 2021, arXiv 2106.12566): the baseline of FourierPosition, with the same f. Up to
+/// `kLargestMatrix` tokens the matrix of the mask is made instead, which is the same and faster.
+struct FftMaskOptions {
+  static constexpr PositionNames kNames{"fft", "FftMask", PositionUse::kLinear};
+
+  FourierPositionOptions mask{};  ///< Of f; its position_dim is 1 or 2.
+  int64_t columns = 0;            ///< In two dimensions: how many tokens a row of the grid has.
 };
 
-/// Linear attention [B,H,L,d] with the exact factor of `position` by fast Fourier transforms; up to
-/// `kLargestMatrix` tokens by the matrix of the mask, which is the same and faster.
-at::Tensor fft_attention(const FftAttentionInputs& in, const FourierPosition& position);
+void bind(Fields& visit, FftMaskOptions& options);
+
+/// An algorithm of its own of linear attention; InputError for grids that there is none for.
+std::shared_ptr<Position> make_position(const FftMaskOptions& options, const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site, FftMaskOptions& options);
 
 /// Up to here the L x S matrix of a mask is small.
 inline constexpr int64_t kLargestMatrix = 256;

@@ -11,6 +11,7 @@
 
 #include "mnemosyne/nn/module_holder.h"
 #include "mnemosyne/nn/position/placed_tokens.h"
+#include "mnemosyne/nn/position/position.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
 #include "mnemosyne/ops/fourier_features.h"
 #include "mnemosyne/ops/periodic_factor.h"
@@ -114,5 +115,13 @@ class FourierPositionImpl : public torch::nn::Module {
 };
 
 MN_MODULE(FourierPosition);
+
+/// A factor of linear attention or features beside query and key, as `coupling` says; a bias of
+/// softmax attention.
+std::shared_ptr<Position> make_position(const FourierPositionOptions& options,
+                                        const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site,
+            FourierPositionOptions& options);
 
 }  // namespace mnemosyne::nn

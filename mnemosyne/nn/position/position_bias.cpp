@@ -12,10 +12,41 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/copy_module.h"
 #include "mnemosyne/ops/distance.h"
 
 namespace mnemosyne::nn {
+namespace {
+
+class Alibi final : public Position {
+ public:
+  Alibi(const AlibiOptions& options, int64_t num_heads)
+      : options_(options), num_heads_(num_heads) {}
+
+  bool has_bias() const override { return true; }
+  at::Tensor bias(const at::Tensor& offsets) const override {
+    return alibi_bias(offsets, num_heads_, options_);
+  }
+
+ private:
+  AlibiOptions options_;
+  int64_t num_heads_;
+};
+
+class Buckets final : public Position {
+ public:
+  explicit Buckets(const BucketBiasOptions& options) : table_(options) {}
+
+  std::shared_ptr<torch::nn::Module> module() const override { return table_.ptr(); }
+  bool has_bias() const override { return true; }
+  at::Tensor bias(const at::Tensor& offsets) const override { return table_->forward(offsets); }
+
+ private:
+  BucketBias table_;
+};
+
+}  // namespace
 
 void bind(Fields& visit, AlibiOptions& o) { visit("position_scale", o.position_scale); }
 
@@ -94,6 +125,26 @@ std::shared_ptr<torch::nn::Module> BucketBiasImpl::clone(
   const auto copy = std::make_shared<BucketBiasImpl>(options_);
   copy_module(*this, *copy, device);
   return copy;
+}
+
+std::shared_ptr<Position> make_position(const AlibiOptions& options, const PositionSite& site) {
+  return std::make_shared<Alibi>(options, site.num_heads);
+}
+
+std::shared_ptr<Position> make_position(const BucketBiasOptions& options,
+                                        const PositionSite& site) {
+  BucketBiasOptions own = options;
+  own.num_heads = site.num_heads;
+  own.causal = site.causal;
+  return std::make_shared<Buckets>(own);
+}
+
+void choose(const AttentionOptions& /*chosen*/, const AttentionSite& /*site*/,
+            AlibiOptions& /*options*/) {}
+
+void choose(const AttentionOptions& /*chosen*/, const AttentionSite& site,
+            BucketBiasOptions& options) {
+  options.position_dim = site.position_dim;
 }
 
 }  // namespace mnemosyne::nn

@@ -9,6 +9,8 @@
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/position/position.h"
+#include "mnemosyne/nn/position/position_names.h"
 
 namespace mnemosyne::nn {
 
@@ -17,6 +19,8 @@ namespace mnemosyne::nn {
 /// Attention with linear biases (Press et al. 2022, arXiv 2108.12409): minus the distance, times a
 /// fixed slope 2^(-8 h / H) of head h = 1 ... H.
 struct AlibiOptions {
+  static constexpr PositionNames kNames{"alibi", "Alibi", PositionUse::kSoftmax};
+
   double position_scale = 1.0;  ///< Positions are multiplied by it first.
 };
 
@@ -25,8 +29,14 @@ void bind(Fields& visit, AlibiOptions& options);
 /// [H, ...] for offsets [..., P]; the distance is Euclidean.
 at::Tensor alibi_bias(const at::Tensor& offsets, int64_t num_heads, const AlibiOptions& options);
 
+std::shared_ptr<Position> make_position(const AlibiOptions& options, const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site, AlibiOptions& options);
+
 /// Options of a BucketBias.
 struct BucketBiasOptions {
+  static constexpr PositionNames kNames{"t5", "BucketBias", PositionUse::kSoftmax};
+
   int64_t num_heads = 1;        ///< H.
   int64_t position_dim = 1;     ///< P.
   int64_t num_buckets = 32;     ///< Per axis.
@@ -57,5 +67,9 @@ class BucketBiasImpl : public torch::nn::Module {
 };
 
 MN_MODULE(BucketBias);
+
+std::shared_ptr<Position> make_position(const BucketBiasOptions& options, const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site, BucketBiasOptions& options);
 
 }  // namespace mnemosyne::nn

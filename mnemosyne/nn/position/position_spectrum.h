@@ -9,12 +9,15 @@
 #include <string>
 
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/nn/position/position_names.h"
 #include "mnemosyne/ops/fourier_features.h"
 
 namespace mnemosyne::nn {
 
 /// Options of a FourierPosition. Lengths are in units of position: tokens, pixels, Angstrom.
 struct FourierPositionOptions {
+  static constexpr PositionNames kNames{"flt", "FourierPosition", PositionUse::kBoth};
+
   int64_t num_heads = 1;     ///< H, each with its own mask.
   int64_t position_dim = 1;  ///< D.
   /// What f is:

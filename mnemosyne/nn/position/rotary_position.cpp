@@ -10,6 +10,8 @@
 #include <string>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/nn/attention_options.h"
+#include "mnemosyne/nn/heads.h"
 
 namespace mnemosyne::nn {
 
@@ -19,7 +21,9 @@ void bind(Fields& visit, RotaryPositionOptions& o) {
   visit("position_scale", o.position_scale);
 }
 
-void check_rotary(const RotaryPositionOptions& options, int64_t depth) {
+namespace {
+
+void check(const RotaryPositionOptions& options, int64_t depth) {
   if (options.position_dim < 1 || depth < 2 * options.position_dim) {
     throw InputError("[attention] expected heads of at least two dimensions per axis of the " +
                      std::string("position for rope, got ") + std::to_string(depth) + " for " +
@@ -31,6 +35,20 @@ void check_rotary(const RotaryPositionOptions& options, int64_t depth) {
                      std::to_string(options.position_scale));
   }
 }
+
+class RotaryPosition final : public Position {
+ public:
+  explicit RotaryPosition(const RotaryPositionOptions& options) : options_(options) {}
+
+  at::Tensor turn(const at::Tensor& x, const PlacedTokens& places) const override {
+    return rotate_by_position(x, zero_unplaced(places.positions, places.has_position), options_);
+  }
+
+ private:
+  RotaryPositionOptions options_;
+};
+
+}  // namespace
 
 at::Tensor rotate_by_position(const at::Tensor& x, const at::Tensor& positions,
                               const RotaryPositionOptions& options) {
@@ -49,6 +67,17 @@ at::Tensor rotate_by_position(const at::Tensor& x, const at::Tensor& positions,
   const at::Tensor first = x.narrow(-1, 0, turned), second = x.narrow(-1, turned, turned);
   const at::Tensor rest = x.narrow(-1, 2 * turned, x.size(3) - 2 * turned);
   return at::cat({first * cosine - second * sine, first * sine + second * cosine, rest}, -1);
+}
+
+std::shared_ptr<Position> make_position(const RotaryPositionOptions& options,
+                                        const PositionSite& site) {
+  check(options, site.depth);
+  return std::make_shared<RotaryPosition>(options);
+}
+
+void choose(const AttentionOptions& /*chosen*/, const AttentionSite& site,
+            RotaryPositionOptions& options) {
+  options.position_dim = site.position_dim;
 }
 
 }  // namespace mnemosyne::nn

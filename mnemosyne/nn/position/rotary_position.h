@@ -3,14 +3,19 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/nn/position/position.h"
+#include "mnemosyne/nn/position/position_names.h"
 
 namespace mnemosyne::nn {
 
 /// Rotary position encoding (Su et al. 2021, arXiv 2104.09864). Dimensions of a head are divided
 /// evenly between the axes of the position, in pairs; what is left over is not rotated.
 struct RotaryPositionOptions {
+  static constexpr PositionNames kNames{"rope", "RotaryPosition", PositionUse::kBoth};
+
   int64_t position_dim = 1;     ///< P; a head needs at least 2 P dimensions.
   double base = 10000.0;        ///< The i-th of n pairs turns by base^(-i/n) per unit of position.
   double position_scale = 1.0;  ///< Positions are multiplied by it first.
@@ -23,7 +28,11 @@ void bind(Fields& visit, RotaryPositionOptions& options);
 at::Tensor rotate_by_position(const at::Tensor& x, const at::Tensor& positions,
                               const RotaryPositionOptions& options);
 
-/// InputError where heads of `depth` dimensions cannot be rotated so.
-void check_rotary(const RotaryPositionOptions& options, int64_t depth);
+/// Queries and keys turned, for heads of the site's depth; InputError where that is too small.
+std::shared_ptr<Position> make_position(const RotaryPositionOptions& options,
+                                        const PositionSite& site);
+
+void choose(const AttentionOptions& chosen, const AttentionSite& site,
+            RotaryPositionOptions& options);
 
 }  // namespace mnemosyne::nn

@@ -181,7 +181,8 @@ double linear_attention_operations(const AttentionBenchmarkOptions& options, int
                                    int64_t features, int64_t rank, bool training) {
   const auto number = [](int64_t x) { return static_cast<double>(x); };
   const int64_t parts = std::max<int64_t>(rank, 1);
-  const kernels::LinearAttentionSizes sizes{.heads = options.heads,
+  const kernels::LinearAttentionSizes sizes{.batch = 1,
+                                            .heads = options.heads,
                                             .key_heads = options.heads,
                                             .queries = length,
                                             .keys = length,

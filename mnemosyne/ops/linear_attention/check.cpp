@@ -50,6 +50,15 @@ void check_sizes(const char* name, const at::Tensor& x, at::IntArrayRef expected
               " of shape ", expected, ", got ", sizes_of(x));
 }
 
+/// [H,length,R] or [B,H,length,R].
+void check_table(const char* name, const at::Tensor& x, const Shape& s, int64_t length) {
+  if (x.defined() && x.dim() == 4) {
+    check_sizes(name, x, {s.batch, s.heads, length, s.rank});
+  } else {
+    check_sizes(name, x, {s.heads, length, s.rank});
+  }
+}
+
 void check_devices(const LinearAttentionInputs& in, const LinearAttentionOptions& options) {
   for (const at::Tensor* x : {&in.key, &in.value, &in.query_factor, &in.key_factor, &in.log_decay,
                               &in.query_log, &in.key_log, &in.key_padding_mask, &in.state.sums,
@@ -75,12 +84,13 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
   TORCH_CHECK(in.query_factor.defined() == in.key_factor.defined(),
               "[linear_attention] expected query_factor and key_factor together, got one of them");
   if (in.query_factor.defined()) {
-    TORCH_CHECK(in.query_factor.dim() == 3 && in.query_factor.size(2) > 0,
-                "[linear_attention] expected query_factor of shape [H,L,R], got ",
+    const int64_t axes = in.query_factor.dim();
+    TORCH_CHECK((axes == 3 || axes == 4) && in.query_factor.size(-1) > 0,
+                "[linear_attention] expected query_factor of shape [H,L,R] or [B,H,L,R], got ",
                 in.query_factor.sizes());
-    s.rank = in.query_factor.size(2);
-    check_sizes("query_factor", in.query_factor, {s.heads, s.queries, s.rank});
-    check_sizes("key_factor", in.key_factor, {s.heads, s.keys, s.rank});
+    s.rank = in.query_factor.size(-1);
+    check_table("query_factor", in.query_factor, s, s.queries);
+    check_table("key_factor", in.key_factor, s, s.keys);
   }
   if (in.log_decay.defined()) {
     if (!options.causal || !in.query_factor.defined()) {
@@ -89,7 +99,7 @@ void check_position(const LinearAttentionInputs& in, const LinearAttentionOption
           "key_factor, got " +
           std::string(options.causal ? "no factors" : "both directions"));
     }
-    check_sizes("log_decay", in.log_decay, {s.heads, s.keys, s.rank});
+    check_table("log_decay", in.log_decay, s, s.keys);
   }
   if (in.query_log.defined() || in.key_log.defined()) {
     if (!options.feature_map.has_value() || !traits_of(*options.feature_map).exponential) {

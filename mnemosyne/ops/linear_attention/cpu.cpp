@@ -1,143 +1,18 @@
-#include "mnemosyne/ops/linear_attention/cpu.h"
-
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
-#include "mnemosyne/kernels/linear_attention.h"
 #include "mnemosyne/ops/large_tensor.h"
 #include "mnemosyne/ops/linear_attention/check.h"
+#include "mnemosyne/ops/linear_attention/fused.h"
+#include "mnemosyne/ops/linear_attention/problem.h"
 #include "mnemosyne/ops/parallel.h"
 
 namespace mnemosyne::ops {
 namespace {
-
-using kernels::AttentionFeatures;
-using kernels::AttentionRows;
-
-AttentionFeatures kernel_features(const LinearAttentionOptions& options) {
-  if (!options.feature_map.has_value()) return AttentionFeatures::kIdentity;
-  switch (*options.feature_map) {
-    case FeatureMapKind::kElu:
-      return AttentionFeatures::kElu;
-    case FeatureMapKind::kRelu:
-      return AttentionFeatures::kRelu;
-    case FeatureMapKind::kFavorPlus:
-      return AttentionFeatures::kExp;
-    case FeatureMapKind::kHypPlus:
-      return AttentionFeatures::kExpPair;
-    case FeatureMapKind::kTrig:
-      return AttentionFeatures::kTrig;
-    case FeatureMapKind::kConstant:  // resolved before
-      break;
-  }
-  return AttentionFeatures::kIdentity;
-}
-
-at::Tensor dense_float(const at::Tensor& x) {
-  return x.defined() ? x.detach().to(at::kFloat).contiguous() : x;
-}
-
-/// Rows may have any strides, their elements not.
-at::Tensor float_rows(const at::Tensor& x) {
-  const at::Tensor result = x.detach().to(at::kFloat);
-  return result.stride(-1) == 1 || result.size(-1) == 1 ? result : result.contiguous();
-}
-
-AttentionRows rows_of(const at::Tensor& x) {
-  return {x.const_data_ptr<float>(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-const float* pointer(const at::Tensor& x) {
-  return x.defined() ? x.const_data_ptr<float>() : nullptr;
-}
-
-float* target(const at::Tensor& x) {
-  return x.defined() && x.numel() > 0 ? x.mutable_data_ptr<float>() : nullptr;
-}
-
-/// Kernel parameters, and the float32 tensors that they point into.
-struct Call {
-  LinearAttentionInputs inputs;
-  at::Tensor omega, omega_transposed, decay;
-  LinearAttentionShape shape;
-  kernels::LinearAttentionParams params{};
-
-  Call(const LinearAttentionInputs& given, const LinearAttentionOptions& options)
-      : shape(check_linear_attention(given, options)) {
-    inputs.query = float_rows(given.query);
-    inputs.key = float_rows(given.key);
-    inputs.value = float_rows(given.value);
-    inputs.query_factor = dense_float(given.query_factor);
-    inputs.key_factor = dense_float(given.key_factor);
-    if (given.log_decay.defined()) decay = dense_float(given.log_decay).exp();
-    inputs.query_log = dense_float(given.query_log);
-    inputs.key_log = dense_float(given.key_log);
-    inputs.state = {.sums = dense_float(given.state.sums),
-                    .normalizer = dense_float(given.state.normalizer),
-                    .offset = dense_float(given.state.offset)};
-    if (given.key_padding_mask.defined()) {
-      inputs.key_padding_mask = given.key_padding_mask.contiguous();
-    }
-    if (feature_map_projects(options)) pack_omega(options);
-    fill_params(options);
-  }
-
-  void pack_omega(const LinearAttentionOptions& options) {
-    const at::Tensor& w = options.omega;
-    const double scale = linear_attention_scale(options, shape.depth);
-    omega = at::constant_pad_nd(w.detach().to(at::kFloat) * scale,
-                                {0, kernels::attention_padded(w.size(1)) - w.size(1), 0,
-                                 kernels::attention_padded(w.size(0)) - w.size(0)});
-    omega_transposed = omega.t().contiguous();
-  }
-
-  void fill_params(const LinearAttentionOptions& options) {
-    const AttentionFeatures features = kernel_features(options);
-    // Without a projection a scale has to be applied here.
-    const double scale = linear_attention_scale(options, shape.depth);
-    if (features == AttentionFeatures::kElu && scale != 1) {
-      inputs.query = inputs.query * scale;
-      inputs.key = inputs.key * scale;
-    }
-    params.sizes = {.heads = shape.heads,
-                    .key_heads = shape.key_heads,
-                    .queries = shape.queries,
-                    .keys = shape.keys,
-                    .depth = shape.depth,
-                    .value_depth = shape.value_depth,
-                    .omegas = omega.defined() ? options.omega.size(0) : shape.depth,
-                    .rank = shape.rank};
-    params.query = rows_of(inputs.query);
-    params.key = rows_of(inputs.key);
-    params.value = rows_of(inputs.value);
-    params.omega = pointer(omega);
-    params.omega_transposed = pointer(omega_transposed);
-    params.query_factor = pointer(inputs.query_factor);
-    params.key_factor = pointer(inputs.key_factor);
-    params.decay = pointer(decay);
-    params.query_log = pointer(inputs.query_log);
-    params.key_log = pointer(inputs.key_log);
-    if (inputs.key_padding_mask.defined()) {
-      params.key_mask = inputs.key_padding_mask.const_data_ptr<bool>();
-    }
-    params.sums = pointer(inputs.state.sums);
-    params.normalizer = pointer(inputs.state.normalizer);
-    params.offset = pointer(inputs.state.offset);
-    params.features = features;
-    params.causal = options.causal;
-    const double norm = features == AttentionFeatures::kTrig ? 0.5 : -0.5;
-    params.norm_scale =
-        feature_map_has_offset(options) ? static_cast<float>(norm * scale * scale) : 0.0f;
-    params.relu_scale = 1 / std::sqrt(static_cast<float>(params.sizes.omegas));
-    params.floor = static_cast<float>(options.denominator_floor);
-  }
-};
 
 /// How many tasks, of `heads` heads each, are worth waking up a thread.
 int64_t grain(const LinearAttentionShape& s, int64_t heads) {
@@ -181,17 +56,22 @@ bool takes_blocks(const kernels::LinearAttentionParams& params, bool backward) {
          kernels::attention_prefers_blocks(params.sizes, params.features, params.causal, backward);
 }
 
-/// Zeros where the kernel adds up; nothing for tensors that are not there.
-std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
+/// Zeros where the kernel adds up; nothing for tensors that are not there. Where positions of some
+/// kind differ between the examples, gradients of all kinds are those of each example.
+std::array<at::Tensor, kNumDifferentiable> new_gradients(const LinearAttentionProblem& call) {
   const LinearAttentionInputs& in = call.inputs;
   const auto zeros = [](const at::Tensor& x) {
     return x.defined() ? at::zeros(x.sizes(), at::kFloat) : at::Tensor();
   };
+  const auto table = [&](const at::Tensor& x) {
+    if (!x.defined() || x.dim() == 4 || !call.has_own_positions()) return zeros(x);
+    return at::zeros({call.shape.batch, x.size(0), x.size(1), x.size(2)}, at::kFloat);
+  };
   return {empty_large(in.query.sizes()),
           empty_large(in.key.sizes()).zero_(),
           empty_large(in.value.sizes()).zero_(),
-          zeros(in.query_factor),
-          zeros(in.key_factor),
+          table(in.query_factor),
+          table(in.key_factor),
           {},
           zeros(in.query_log),
           zeros(in.key_log),
@@ -201,81 +81,84 @@ std::array<at::Tensor, kNumDifferentiable> new_gradients(const Call& call) {
 
 /// Runs the backward kernel on all heads. Heads that share keys go one after the other, and so do
 /// the examples where the batch shares a gradient: sums have one order, whatever the threads.
-void run_backward(const Call& call, kernels::LinearAttentionBackwardParams params) {
+void run_backward(const LinearAttentionProblem& call,
+                  const kernels::LinearAttentionBackwardParams& params) {
   const LinearAttentionShape& s = call.shape;
-  const bool shared = params.grad_query_factor != nullptr || params.grad_query_log != nullptr ||
-                      params.grad_key_log != nullptr;
+  const bool shared = (params.grad_query_factor.data != nullptr && !call.has_own_positions()) ||
+                      params.grad_query_log != nullptr || params.grad_key_log != nullptr;
   const int64_t group = s.heads / s.key_heads, serial = shared ? s.batch : 1;
   const int64_t tasks = shared ? s.key_heads : s.batch * s.key_heads;
-  const int64_t floats = kernels::linear_attention_backward_scratch(
-      params.forward.sizes, params.forward.features, params.forward.by_blocks);
+  const int64_t floats = kernels::linear_attention_backward_scratch(params.forward);
   for_each_task(tasks, grain(s, serial * group), floats, [&](int64_t task, float* scratch) {
-    kernels::LinearAttentionBackwardParams mine = params;
-    mine.forward.scratch = scratch;
-    for (int64_t turn = 0; turn < serial * group; ++turn) {
-      mine.forward.batch_index = shared ? turn / group : task / s.key_heads;
-      mine.forward.head_index = task % s.key_heads * group + turn % group;
-      kernels::linear_attention_backward(mine);
+    for (int64_t turn = 0; turn < serial; ++turn) {
+      const int64_t example = shared ? turn : task / s.key_heads;
+      const int64_t first = example * s.heads + task % s.key_heads * group;
+      kernels::linear_attention_backward({params, first, first + group, scratch});
     }
   });
 }
 
 /// What the last state gets from all keys and earlier states, [H,R] in float64: the inner product
-/// with its gradient.
+/// with its gradient. For each example [B,H,R], or of all.
 at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
-                          const at::Tensor& grad_normalizer, int64_t rank) {
-  const at::Tensor total = (grad_sums * state.sums).sum({0, 3}, false, at::kDouble) +
-                           (grad_normalizer * state.normalizer).sum(0, false, at::kDouble);
-  return total.unflatten(1, {rank, -1}).sum(2);
+                          const at::Tensor& grad_normalizer, int64_t rank, bool each) {
+  const at::Tensor sums = grad_sums * state.sums, normalizer = grad_normalizer * state.normalizer;
+  const at::Tensor total =
+      each ? sums.sum(3, false, at::kDouble) + normalizer
+           : sums.sum({0, 3}, false, at::kDouble) + normalizer.sum(0, false, at::kDouble);
+  return total.unflatten(-1, {rank, -1}).sum(-1);
 }
 
-/// The gradient of log_decay [H,L,R]. g_t scales what passes from keys before t to queries from t
-/// on, or to the state after all of them: what these queries get from any key, less what keys from
-/// t on give to any query or to the state, plus what all keys give to that state (`given` [H,R]).
+/// The gradient of log_decay, [H,L,R] or, as gradients of factors are, with a batch. g_t scales
+/// what passes from keys before t to queries from t on, or to the state after all of them: what
+/// these queries get from any key, less what keys from t on give to any query or to the state, plus
+/// what all keys give to that state (`given` [(B,)H,R]).
 at::Tensor decay_gradient(const LinearAttentionInputs& in, const at::Tensor& grad_query_factor,
                           const at::Tensor& grad_key_factor, at::Tensor given) {
   constexpr int64_t kDecays = 32768;  // worth waking up a thread
-  const int64_t length = in.query_factor.size(1), rank = in.query_factor.size(2);
-  at::Tensor grad = at::empty(in.query_factor.sizes(), at::kFloat);
-  const float *p = pointer(in.query_factor), *s = pointer(in.key_factor);
+  const int64_t heads = in.query_factor.size(-3), rank = in.query_factor.size(-1);
+  const int64_t size = in.query_factor.size(-2) * rank;  // of a head
+  at::Tensor grad = at::empty(grad_query_factor.sizes(), at::kFloat);
+  const auto p = tables_of(in.query_factor), s = tables_of(in.key_factor);
   const float *up_p = pointer(grad_query_factor), *up_s = pointer(grad_key_factor);
   float* to = target(grad);
   double* totals = given.mutable_data_ptr<double>();
-  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(length * rank, 1));
-  parallel_for(0, in.query_factor.size(0), grain, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) {
-      double* total = totals + head * rank;
-      for (int64_t k = (head + 1) * length * rank - 1; k >= head * length * rank; --k) {
+  const int64_t grain = std::max<int64_t>(1, kDecays / std::max<int64_t>(size, 1));
+  parallel_for(0, given.numel() / rank, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t example = row / heads, head = row % heads, first = row * size;
+      const float* queries = p.data + example * p.batch + head * size;
+      const float* keys = s.data + example * s.batch + head * size;
+      double* total = totals + row * rank;
+      for (int64_t k = size - 1; k >= 0; --k) {
         double& sum = total[k % rank];
-        sum += static_cast<double>(p[k]) * up_p[k] - static_cast<double>(s[k]) * up_s[k];
-        to[k] = static_cast<float>(sum);
+        sum += static_cast<double>(queries[k]) * up_p[first + k] -
+               static_cast<double>(keys[k]) * up_s[first + k];
+        to[first + k] = static_cast<float>(sum);
       }
     }
   });
   return grad;
 }
 
+/// In the dtype of `like`, summed over the batch where that shares it.
 at::Tensor as(const at::Tensor& grad, const at::Tensor& like) {
-  return grad.defined() ? grad.to(like.scalar_type()) : grad;
+  if (!grad.defined()) return grad;
+  return (grad.dim() > like.dim() ? grad.sum(0) : grad).to(like.scalar_type());
 }
 
 }  // namespace
 
 LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
                                             const LinearAttentionOptions& options) {
-  Call call(inputs, options);
+  LinearAttentionProblem call(inputs, options);
   const LinearAttentionShape& s = call.shape;
   LinearAttentionSaved saved = new_outputs(s, options.with_state);
   set_outputs(saved, call.params);
   call.params.by_blocks = takes_blocks(call.params, /*backward=*/false);
-  const int64_t floats = kernels::linear_attention_scratch(call.params.sizes, call.params.features,
-                                                           call.params.by_blocks);
-  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t task, float* scratch) {
-    kernels::LinearAttentionParams mine = call.params;
-    mine.scratch = scratch;
-    mine.batch_index = task / s.heads;
-    mine.head_index = task % s.heads;
-    kernels::linear_attention_forward(mine);
+  const int64_t floats = kernels::linear_attention_forward_scratch(call.params);
+  for_each_task(s.batch * s.heads, grain(s, 1), floats, [&](int64_t item, float* scratch) {
+    kernels::linear_attention_forward({call.params, item, item + 1, scratch});
   });
   saved.result.output = saved.result.output.to(inputs.query.scalar_type());
   return saved;
@@ -284,7 +167,7 @@ LinearAttentionSaved linear_attention_fused(const LinearAttentionInputs& inputs,
 std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
     const LinearAttentionInputs& inputs, const LinearAttentionOptions& options,
     const LinearAttentionSaved& saved, const LinearAttentionGradients& grads) {
-  const Call call(inputs, options);
+  const LinearAttentionProblem call(inputs, options);
   LinearAttentionSaved dense = saved;
   dense.result.output = dense_float(saved.result.output);
   dense.result.state.sums = dense_float(saved.result.state.sums);
@@ -312,8 +195,8 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
       .grad_query = target(result[kQuery]),
       .grad_key = target(result[kKey]),
       .grad_value = target(result[kValue]),
-      .grad_query_factor = target(result[kQueryFactor]),
-      .grad_key_factor = target(result[kKeyFactor]),
+      .grad_query_factor = target_tables(result[kQueryFactor]),
+      .grad_key_factor = target_tables(result[kKeyFactor]),
       .grad_query_log = target(result[kQueryLog]),
       .grad_key_log = target(result[kKeyLog]),
       .grad_sums = target(result[kStateSums]),
@@ -322,13 +205,13 @@ std::array<at::Tensor, kNumDifferentiable> linear_attention_fused_backward(
   params.forward.by_blocks = takes_blocks(params.forward, /*backward=*/true);
   run_backward(call, params);
   if (call.decay.defined()) {
-    const int64_t rank = call.shape.rank;
-    const at::Tensor given =
-        grad_sums.defined()
-            ? given_to_state(dense.result.state, grad_sums, grad_normalizer, rank).contiguous()
-            : at::zeros({call.shape.heads, rank}, at::kDouble);
-    result[kLogDecay] =
-        decay_gradient(call.inputs, result[kQueryFactor], result[kKeyFactor], given);
+    const at::Tensor& up = result[kQueryFactor];
+    const at::Tensor given = grad_sums.defined()
+                                 ? given_to_state(dense.result.state, grad_sums, grad_normalizer,
+                                                  up.size(-1), /*each=*/up.dim() == 4)
+                                       .contiguous()
+                                 : up.narrow(-2, 0, 0).sum(-2, false, at::kDouble);
+    result[kLogDecay] = decay_gradient(call.inputs, up, result[kKeyFactor], given);
   }
   const double scale = linear_attention_scale(options, call.shape.depth);
   if (options.feature_map == FeatureMapKind::kElu && scale != 1) {

@@ -23,7 +23,8 @@ struct LinearAttentionState {
   at::Tensor offset{};      ///< [B,H]
 };
 
-/// What attends to what. All but the first three may be undefined.
+/// What attends to what. All but the first three may be undefined. Each of query_factor, key_factor
+/// and log_decay may have the batch as first axis, where it differs between the examples.
 struct LinearAttentionInputs {
   at::Tensor query{};             ///< [B,H,L,D]: float32, bfloat16 or float64, as the next two.
   at::Tensor key{};               ///< [B,Hk,S,D]

@@ -97,7 +97,7 @@ Keys key_features(const LinearAttentionInputs& in, const LinearAttentionOptions&
   return keys;
 }
 
-/// [B,H,T,M] times factors [H,T,R] to [B,H,T,R*M].
+/// [B,H,T,M] times factors [(B,)H,T,R] to [B,H,T,R*M].
 at::Tensor with_factor(const at::Tensor& phi, const at::Tensor& factor) {
   if (!factor.defined()) return phi;
   return (factor.unsqueeze(-1) * phi.unsqueeze(-2)).flatten(-2);
@@ -107,18 +107,18 @@ at::Tensor slice(const at::Tensor& x, int64_t dim, int64_t first, int64_t count)
   return x.defined() ? x.narrow(dim, first, count) : x;
 }
 
-/// What the position makes of every pair of causal tokens: sum_r p_ir s_jr e^{c_ir - c_jr} [H,T,T]
-/// with c = `faded`, the sums of log_decay; p.s where it is undefined.
+/// What the position makes of every pair of causal tokens: sum_r p_ir s_jr e^{c_ir - c_jr}
+/// [(B,)H,T,T] with c = `faded`, the sums of log_decay; p.s where it is undefined.
 at::Tensor pair_factor(const at::Tensor& query_factor, const at::Tensor& key_factor,
                        const at::Tensor& faded) {
   if (!faded.defined()) return at::matmul(query_factor, key_factor.transpose(-1, -2));
   // Later keys by place, not by the sign of the exponent: parts that do not fade have 0 everywhere,
   // where the derivative of a clamp is 1 up to torch 2.13 and 0 from 2.14 on.
-  const int64_t tokens = faded.size(1);
+  const int64_t tokens = faded.size(-2);
   const at::Tensor later =
       at::ones({tokens, tokens}, faded.options().dtype(at::kBool)).triu(1).unsqueeze(-1);
-  const at::Tensor fading = (faded.unsqueeze(2) - faded.unsqueeze(1)).masked_fill(later, 0).exp();
-  return at::einsum("hir,hjr,hijr->hij", {query_factor, key_factor, fading});
+  const at::Tensor fading = (faded.unsqueeze(-2) - faded.unsqueeze(-3)).masked_fill(later, 0).exp();
+  return at::einsum("...ir,...jr,...ijr->...ij", {query_factor, key_factor, fading});
 }
 
 at::Tensor floored(const at::Tensor& denominator, double floor) {
@@ -161,13 +161,13 @@ LinearAttentionState first_state(const LinearAttentionInputs& in,
 }
 
 /// Adds keys (features with position factors) to the state, whose offset becomes `offset` [B,H] and
-/// whose parts fade by log_decay [H,R] before, if defined.
+/// whose parts fade by log_decay [(B,)H,R] before, if defined.
 void add_keys(const at::Tensor& keys, const at::Tensor& value, const at::Tensor& offset,
               const at::Tensor& log_decay, LinearAttentionState& state) {
   at::Tensor decay = (state.offset - offset).exp().unsqueeze(-1);
   if (log_decay.defined()) {
-    const int64_t features = keys.size(-1) / log_decay.size(1);
-    decay = decay * log_decay.exp().repeat_interleave(features, 1);
+    const int64_t features = keys.size(-1) / log_decay.size(-1);
+    decay = decay * log_decay.exp().repeat_interleave(features, -1);
   }
   state.sums = state.sums * decay.unsqueeze(-1) + at::matmul(keys.transpose(-1, -2), value);
   state.normalizer = state.normalizer * decay + keys.sum(-2);
@@ -181,13 +181,13 @@ at::Tensor causal_chunk(const LinearAttentionInputs& in, const LinearAttentionOp
   const at::Tensor queries = phi.narrow(2, first, count), value = in.value.narrow(2, first, count);
   const at::Tensor key_phi = keys.phi.narrow(2, first, count);
   const at::Tensor offsets = keys.offsets.narrow(2, first, count);
-  const at::Tensor query_factor = slice(in.query_factor, 1, first, count);
-  const at::Tensor key_factor = slice(in.key_factor, 1, first, count);
+  const at::Tensor query_factor = slice(in.query_factor, -2, first, count);
+  const at::Tensor key_factor = slice(in.key_factor, -2, first, count);
   at::Tensor since, through, until;  // how far the state fades to a token, in all, and after it
   if (in.log_decay.defined()) {
-    since = slice(in.log_decay, 1, first, count).cumsum(1);
-    through = since.select(1, count - 1);
-    until = through.unsqueeze(1) - since;
+    since = slice(in.log_decay, -2, first, count).cumsum(-2);
+    through = since.select(-2, count - 1);
+    until = through.unsqueeze(-2) - since;
   }
   at::Tensor weights = at::matmul(queries, key_phi.transpose(-1, -2));
   if (query_factor.defined()) {
@@ -228,8 +228,9 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& or
   if (!options.causal) {
     for (int64_t first = 0; first < s.keys; first += chunk) {
       const int64_t count = std::min(chunk, s.keys - first);
-      add_keys(with_factor(keys.phi.narrow(2, first, count), slice(in.key_factor, 1, first, count)),
-               in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), {}, state);
+      add_keys(
+          with_factor(keys.phi.narrow(2, first, count), slice(in.key_factor, -2, first, count)),
+          in.value.narrow(2, first, count), keys.offsets.select(2, 0).squeeze(-1), {}, state);
     }
   }
   for (int64_t first = 0; first < s.queries; first += chunk) {
@@ -239,7 +240,7 @@ LinearAttentionResult linear_attention_reference(const LinearAttentionInputs& or
       continue;
     }
     const at::Tensor read =
-        with_factor(queries.narrow(2, first, count), slice(in.query_factor, 1, first, count));
+        with_factor(queries.narrow(2, first, count), slice(in.query_factor, -2, first, count));
     const at::Tensor denominator = at::matmul(read, state.normalizer.unsqueeze(-1));
     outputs.push_back(at::matmul(read, state.sums) /
                       floored(denominator, options.denominator_floor));
@@ -264,7 +265,7 @@ at::Tensor linear_attention_dense(const LinearAttentionInputs& original,
   at::Tensor weights =
       at::matmul(features(in.query, in.query_log), features(in.key, in.key_log).transpose(-1, -2));
   if (in.query_factor.defined()) {
-    const at::Tensor faded = in.log_decay.defined() ? in.log_decay.cumsum(1) : at::Tensor();
+    const at::Tensor faded = in.log_decay.defined() ? in.log_decay.cumsum(-2) : at::Tensor();
     weights = weights * pair_factor(in.query_factor, in.key_factor, faded);
   }
   if (factor.defined()) weights = weights * factor.to(weights.scalar_type());

@@ -14,7 +14,7 @@
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/ops/linear_attention/check.h"
-#include "mnemosyne/ops/linear_attention/cpu.h"
+#include "mnemosyne/ops/linear_attention/fused.h"
 #include "mnemosyne/ops/reference_gradient.h"
 
 namespace mnemosyne::ops {
@@ -314,7 +314,7 @@ Outputs forward_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   if (feature_map_projects({.feature_map = kind}) && omega.has_value()) {
     features = omega->sym_size(0) * num_features(*kind, 1);
   }
-  if (p.has_value()) features = features * p->sym_size(2);
+  if (p.has_value()) features = features * p->sym_size(-1);
   if (!with_state) features = 0;
   const c10::SymInt batch = q.sym_size(0), heads = q.sym_size(1), values = v.sym_size(3);
   const at::TensorOptions type =

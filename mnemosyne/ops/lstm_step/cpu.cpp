@@ -15,24 +15,14 @@ constexpr int64_t kChunk = 2048;
 /// The coordinates that are worth waking up a thread.
 constexpr int64_t kWorth = 256;
 
-struct Chunk {
-  size_t tensor;
-  int64_t begin;   // within the tensor
-  int64_t column;  // within the features
-  int64_t size;
-};
-
-std::vector<Chunk> split(const std::vector<LstmState>& states) {
-  std::vector<Chunk> chunks;
-  int64_t column = 0;
-  for (size_t k = 0; k < states.size(); ++k) {
-    const int64_t size = states[k][0].size(1);
-    for (int64_t begin = 0; begin < size; begin += kChunk) {
-      chunks.push_back({k, begin, column + begin, std::min(kChunk, size - begin)});
+std::vector<kernels::LstmStepSlice> split(const std::vector<kernels::LstmStepParams>& tensors) {
+  std::vector<kernels::LstmStepSlice> slices;
+  for (const kernels::LstmStepParams& tensor : tensors) {
+    for (int64_t begin = 0; begin < tensor.size; begin += kChunk) {
+      slices.push_back({tensor, begin, std::min(begin + kChunk, tensor.size), nullptr});
     }
-    column += size;
   }
-  return chunks;
+  return slices;
 }
 
 void check_states(const std::vector<LstmState>& states, int64_t num_hidden, int64_t num_columns) {
@@ -86,24 +76,24 @@ at::Tensor lstm_step_(const at::Tensor& features, const std::vector<LstmState>& 
   shared.output_weight = output_weight.const_data_ptr<float>();
   shared.output_bias = *weights.output_bias.const_data_ptr<float>();
 
-  const std::vector<Chunk> chunks = split(states);
-  const int64_t count = static_cast<int64_t>(chunks.size());
+  std::vector<kernels::LstmStepParams> tensors;
+  int64_t column = 0;
+  for (const LstmState& state : states) {
+    kernels::LstmStepParams& tensor = tensors.emplace_back(shared);
+    for (size_t layer = 0; layer < 2; ++layer) {
+      tensor.layers[layer].hidden = state[2 * layer].data_ptr<float>();
+      tensor.layers[layer].cell = state[2 * layer + 1].data_ptr<float>();
+    }
+    tensor.state_stride = tensor.size = state[0].size(1);
+    tensor.features = columns.const_data_ptr<float>() + column;
+    tensor.output = output.data_ptr<float>() + column;
+    column += tensor.size;
+  }
+  const std::vector<kernels::LstmStepSlice> slices = split(tensors);
+  const int64_t count = static_cast<int64_t>(slices.size());
   const int64_t grain = parallel_grain(count, features.size(1), kWorth);
   parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      const Chunk& chunk = chunks[c];
-      const LstmState& state = states[chunk.tensor];
-      kernels::LstmStepParams params = shared;
-      for (size_t layer = 0; layer < 2; ++layer) {
-        params.layers[layer].hidden = state[2 * layer].data_ptr<float>() + chunk.begin;
-        params.layers[layer].cell = state[2 * layer + 1].data_ptr<float>() + chunk.begin;
-      }
-      params.state_stride = state[0].size(1);
-      params.features = columns.const_data_ptr<float>() + chunk.column;
-      params.output = output.data_ptr<float>() + chunk.column;
-      params.size = chunk.size;
-      kernels::lstm_step(params);
-    }
+    for (int64_t i = begin; i < end; ++i) kernels::lstm_step(slices[i]);
   });
   return output;
 }

@@ -195,31 +195,8 @@ def _log_decay(decay: Tensor, line: Tensor, last: Tensor | None) -> Tensor:
     return _C.log_decay(decay, line.squeeze(-1), last)
 
 
-def _fold(tensors, factors, mask: Tensor | None, sums):
-    """The batch as more heads, for factors that differ between its examples: the op's have none."""
-    batch = tensors[0].size(0)
-    query_factor, key_factor, *decay = (
-        f if f.dim() == 4 else f.expand(batch, *f.shape[-3:]) for f in factors
-    )
-    if mask is not None:
-        hidden = ~mask[:, None, :, None]
-        key_factor = key_factor.masked_fill(hidden, 0)
-        tensors = (tensors[0], *(x.masked_fill(hidden, 0) for x in tensors[1:]))
-    fold = [x.flatten(0, 1).unsqueeze(0) for x in tensors]
-    sums = [None if x is None else x.flatten(0, 1).unsqueeze(0) for x in sums]
-    return fold, [f.flatten(0, 1) for f in (query_factor, key_factor, *decay)], sums
-
-
 def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, call):
     """(output, sums, normalizer, offset)."""
-    batch, heads = tensors[0].shape[:2]
-    sums = state[:3]
-    if factors is not None and batch == 0:  # no example has factors of its own
-        factors = [f.sum(0) if f.dim() == 4 else f for f in factors]
-    folded = factors is not None and any(f.dim() == 4 for f in factors)
-    if folded:
-        tensors, factors, sums = _fold(tensors, factors, mask, sums)
-        mask = None
     query_factor, key_factor, *decay = factors if factors is not None else (None, None)
     *result, _ = torch.ops.mnemosyne.linear_attention(
         *tensors,
@@ -227,9 +204,9 @@ def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, ca
         key_factor=key_factor,
         log_decay=decay[0] if decay else None,
         key_padding_mask=mask,
-        state_sums=sums[0],
-        state_normalizer=sums[1],
-        state_offset=sums[2],
+        state_sums=state.sums,
+        state_normalizer=state.normalizer,
+        state_offset=state.offset,
         **call,
     )
-    return [x.squeeze(0).unflatten(0, (batch, heads)) for x in result] if folded else result
+    return result

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "mnemosyne/ops/memory_step/cpu.h"
+#include "mnemosyne/ops/memory_step/fused.h"
 #include "mnemosyne/ops/memory_step/memory_step.h"
 #include "mnemosyne/ops/recycled.h"
 

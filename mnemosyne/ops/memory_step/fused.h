@@ -3,7 +3,7 @@
 #include "mnemosyne/ops/memory_step/memory_step.h"
 
 // Between the op and its kernels: raw pointers, spans of coordinates for the threads, and the sums
-// over them. Internal to ops/; every argument has been checked by memory_step.cpp.
+// over them. Internal to ops/; every argument has been checked by register.cpp.
 
 namespace mnemosyne::ops {
 
