@@ -28,14 +28,14 @@ class LinearAttentionPositions : public ::testing::TestWithParam<kernels::Isa> {
 INSTANTIATE_TEST_SUITE_P(Isas, LinearAttentionPositions,
                          ::testing::ValuesIn(kernels::available_isas()));
 
-struct Run {
+struct Outcome {
   LinearAttentionResult result;
   std::vector<at::Tensor> gradients;  // in the order of `differentiable`
 };
 
-Run run(const AttentionCall& given, const at::Tensor& weight) {
+Outcome run(const AttentionCall& given, const at::Tensor& weight) {
   AttentionCall call = given.leaves(at::kFloat);
-  Run run{linear_attention(call.inputs, call.options), {}};
+  Outcome run{linear_attention(call.inputs, call.options), {}};
   std::vector<at::Tensor> leaves;
   for (at::Tensor* x : call.differentiable()) leaves.push_back(*x);
   at::Tensor loss = (run.result.output * weight).sum();
@@ -68,9 +68,9 @@ TEST_P(LinearAttentionPositions, OfABatchAreThoseOfItsExamplesBitForBit) {
     const AttentionCall call = make_call(c);
     const at::Tensor weight =
         at::randn({c.batch, c.heads, c.queries, c.value_depth}, at::TensorOptions(at::kFloat));
-    const Run all = run(call, weight);
+    const Outcome all = run(call, weight);
     for (int64_t index = 0; index < c.batch; ++index) {
-      const Run one = run(example_of(call, index), weight.narrow(0, index, 1));
+      const Outcome one = run(example_of(call, index), weight.narrow(0, index, 1));
       const auto same = [&](const at::Tensor& of_all, const at::Tensor& of_one) {
         return testing::identical(of_all.detach().narrow(0, index, 1), of_one.detach());
       };
@@ -95,7 +95,7 @@ TEST_P(LinearAttentionPositions, ThatAllExamplesShareAreTheSameOneForEach) {
     }
     const at::Tensor weight =
         at::randn({c.batch, c.heads, c.queries, c.value_depth}, at::TensorOptions(at::kFloat));
-    const Run expected = run(shared, weight), actual = run(each, weight);
+    const Outcome expected = run(shared, weight), actual = run(each, weight);
     EXPECT_TRUE(testing::identical(actual.result.output.detach(), expected.result.output.detach()));
     EXPECT_TRUE(
         testing::identical(actual.result.state.sums.detach(), expected.result.state.sums.detach()));
@@ -116,7 +116,7 @@ TEST(LinearAttentionPositionsOfNoExamples, HaveEmptyResultsAndGradients) {
   AttentionCall call = make_call({.batch = 0, .rank = 2, .decay = 1, .own = "qkd"});
   AttentionCall shared = make_call({.batch = 0, .rank = 2, .decay = 1});
   for (const AttentionCall& c : {call, shared}) {
-    const Run result = run(c, at::zeros({0, 2, 65, 5}));
+    const Outcome result = run(c, at::zeros({0, 2, 65, 5}));
     EXPECT_EQ(result.result.output.sizes(), at::IntArrayRef({0, 2, 65, 5}));
     for (const at::Tensor& grad : result.gradients) {
       EXPECT_EQ(grad.numel() == 0 ? 0.0 : grad.abs().max().item<double>(), 0.0);
