@@ -1,4 +1,4 @@
-# The installed package: headers (without kernels/, which are no interface), library, program and the target
+# The installed package: headers (without kernels/ and what includes them, which are no interface), library, program and the target
 # mnemosyne::mnemosyne. In a wheel the prefix is the folder of the Python package.
 include(CMakePackageConfigHelpers)
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/mnemosyne)
@@ -14,6 +14,7 @@ install(
   FILES_MATCHING
   PATTERN "*.h"
   PATTERN "kernels" EXCLUDE
+  PATTERN "problem.h" EXCLUDE
 )
 install(EXPORT mnemosyne-targets NAMESPACE mnemosyne:: DESTINATION ${cmake_dir})
 export(EXPORT mnemosyne-targets NAMESPACE mnemosyne:: FILE ${PROJECT_BINARY_DIR}/cmake/mnemosyne-targets.cmake)

@@ -1,4 +1,4 @@
-"""Coefficients of the quintic steps that mnemosyne/ops/orthogonalize/polynomial.cpp uses.
+"""Coefficients of the quintic steps that mnemosyne/ops/orthogonalize/device.cpp uses.
 
 The greedy composition that Polar Express (Amsel et al., arXiv 2505.16932) shows to be optimal: each
 step is the odd quintic nearest to 1 on the interval in which the singular values are, found by

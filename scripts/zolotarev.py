@@ -1,4 +1,4 @@
-"""Weights and poles of the sign function that mnemosyne/ops/orthogonalize/cpu.cpp uses.
+"""Weights and poles of the sign function that mnemosyne/ops/orthogonalize/poles.h uses.
 
 Zolotarev's best odd rational approximation of type (2r - 1, 2r) to sign(x) on [l, 1] and
 [-1, -l], as partial fractions: f(x) = sum_j w_j x / (x^2 + c_j), j = 1..r. With K the complete

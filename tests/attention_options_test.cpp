@@ -59,9 +59,7 @@ TEST(AttentionOptions, NameEveryPositionInTheOrderOfTheList) {
             (Names{"none", "absolute", "rope", "alibi", "t5", "flt", "damped"}));
   // What a name chooses, at its site.
   const AttentionSite plane{.num_heads = 8, .position_dim = 2, .max_width = 5, .grid = {3, 7}};
-  const auto chosen = [&](const char* name) {
-    return chosen_position({.position = name}, plane);
-  };
+  const auto chosen = [&](const char* name) { return chosen_position({.position = name}, plane); };
   EXPECT_TRUE(std::holds_alternative<std::monostate>(chosen("none")));
   EXPECT_TRUE(std::holds_alternative<std::monostate>(chosen("absolute")));
   EXPECT_EQ(std::get<RotaryPositionOptions>(chosen("rope")).position_dim, 2);

@@ -16,6 +16,8 @@ namespace mnemosyne::nn {
 namespace {
 
 using testing::close;
+using testing::damped_of;
+using testing::fourier_of;
 using testing::randomise;
 
 constexpr int64_t kWidth = 16, kHeads = 4, kLength = 9;
@@ -48,14 +50,6 @@ const LinearAttentionImpl& linear(const std::shared_ptr<Attention>& attention) {
   return dynamic_cast<const LinearAttentionImpl&>(*attention);
 }
 
-FourierPositionImpl& fourier_of(const LinearAttentionImpl& attention) {
-  return *attention.position().module()->as<FourierPosition>();
-}
-
-DampedPositionImpl& damped_of(const LinearAttentionImpl& attention) {
-  return *attention.position().module()->as<DampedPosition>();
-}
-
 std::vector<AttentionOptions> causal_forms() {
   std::vector<AttentionOptions> forms;
   for (const char* map : {"favor+", "hyp+", "trig", "relu", "elu+1"}) {
@@ -82,8 +76,7 @@ std::vector<AttentionOptions> causal_forms() {
 }
 
 std::string name(const AttentionOptions& o) {
-  return o.kind + " " + o.linear.feature_map + " " + o.position + " " + o.fourier.coupling + " " +
-         o.fourier.factor;
+  return o.linear.feature_map + ' ' + o.position + ' ' + o.fourier.coupling + o.fourier.factor;
 }
 
 TEST(LinearAttentionModule, StepsEqualTheCausalForward) {
@@ -323,8 +316,8 @@ TEST(LinearAttentionModule, TokensThatAreNowhereIgnoreTheirPositions) {
       const auto attention =
           make({.kind = kind, .position = position, .linear = {.num_features = 8}}, site(causal));
       const at::Tensor y = attention->forward(x, {.positions = line, .has_position = has});
-      EXPECT_TRUE(
-          close(attention->forward(x, {.positions = other, .has_position = has}), y, {1e-8, 1e-9}));
+      const at::Tensor moved = attention->forward(x, {.positions = other, .has_position = has});
+      EXPECT_TRUE(close(moved, y, {1e-8, 1e-9}));
       // The same, told per example.
       EXPECT_TRUE(close(attention->forward(x, {.positions = line.expand({2, -1, -1}),
                                                .has_position = has.expand({2, -1})}),
@@ -335,9 +328,8 @@ TEST(LinearAttentionModule, TokensThatAreNowhereIgnoreTheirPositions) {
 }
 
 TEST(LinearAttentionModule, DampedIsExactForLongSequencesInFloat) {
-  AttentionSite where = site(true);
   const auto attention =
-      make_attention({.position = "damped", .linear = {.num_features = 8}}, where);
+      make_attention({.position = "damped", .linear = {.num_features = 8}}, site(true));
   const at::NoGradGuard no_grad;
   // Rates up to e^1.5: e^(rate length) is far beyond float32.
   damped_of(linear(attention)).log_rate.add_(1.5);
@@ -348,8 +340,7 @@ TEST(LinearAttentionModule, DampedIsExactForLongSequencesInFloat) {
   const LinearAttentionImpl& m = linear(attention);
   const at::Tensor factor = damped_of(m).factor(testing::offsets_of(testing::line(300)));
   EXPECT_TRUE(close(y, dense(m, x.to(at::kDouble), factor, 1.0), {1e-3, 1e-4}));
-  // A gap in time lets everything fade that fades.
-  attention->to(at::kFloat);
+  attention->to(at::kFloat);  // A gap in time lets everything fade that fades.
   const at::Tensor apart = testing::line(300) + (testing::line(300) >= 150).to(at::kDouble) * 1e6;
   EXPECT_TRUE(attention->forward(x, {.positions = apart}).isfinite().all().item<bool>());
 }

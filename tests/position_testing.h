@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mnemosyne/nn/linear_attention.h"
 #include "mnemosyne/nn/position/fourier_position.h"
 
 namespace mnemosyne::testing {
@@ -41,5 +42,14 @@ inline at::Tensor faded_product(const ops::PositionFeatures& features, const at:
 
 /// Positions 0, 1, ... of a sequence, [L, 1].
 inline at::Tensor line(int64_t length) { return at::arange(length, at::kDouble).unsqueeze(-1); }
+
+/// The position of an attention that has one of this kind.
+inline nn::FourierPositionImpl& fourier_of(const nn::LinearAttentionImpl& attention) {
+  return *attention.position().module()->as<nn::FourierPosition>();
+}
+
+inline nn::DampedPositionImpl& damped_of(const nn::LinearAttentionImpl& attention) {
+  return *attention.position().module()->as<nn::DampedPosition>();
+}
 
 }  // namespace mnemosyne::testing

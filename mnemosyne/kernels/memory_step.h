@@ -66,9 +66,9 @@ struct MemoryStepParams {
   const float* param_scale;  // [1]
   const float* eps;          // [1]
   const float* decay;        // [1] or null: param_out <- param - (update + decay param)
-  float* memory_out;  // [H, R, C, N], may be `memory`
-  float* update;      // [N] or null
-  float* param_out;   // [N] or null, may be `param`
+  float* memory_out;         // [H, R, C, N], may be `memory`
+  float* update;             // [N] or null
+  float* param_out;          // [N] or null, may be `param`
 };
 
 struct MemoryStepBackwardParams {

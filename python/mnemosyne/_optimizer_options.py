@@ -1,6 +1,7 @@
 """The options of a parameter group: checked when they are given and read for each step."""
 
 import numbers
+import os
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -66,6 +67,18 @@ def step_options(
 def flag(owner: str, name: str, value: Any) -> bool:
     _expect(isinstance(value, bool), owner, f"{name} to be True or False", value)
     return value
+
+
+def path(owner: str, weights: Any) -> str:
+    if not isinstance(weights, (str, bytes, os.PathLike)):
+        raise ValueError(f"[{owner}] expected weights to be a path, got {shown(weights)}")
+    return os.fsdecode(weights)
+
+
+def variant_name(owner: str, variant: Any) -> str | None:
+    if variant is not None and not isinstance(variant, str):
+        raise ValueError(f"[{owner}] expected variant to be a name or None, got {shown(variant)}")
+    return variant
 
 
 def _factored(owner: str, name: str, value: Any) -> tuple[float, Tensor | None]:

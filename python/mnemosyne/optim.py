@@ -16,7 +16,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mnemosyne import _C
-from mnemosyne._optimizer_options import StepOptions, checked_options, flag, shown, step_options
+from mnemosyne._optimizer_options import (
+    StepOptions,
+    checked_options,
+    flag,
+    path,
+    shown,
+    step_options,
+    variant_name,
+)
 from mnemosyne._optimizer_state import (
     StateLayout,
     is_sharded,
@@ -349,8 +357,8 @@ class Mnemosyne(RuleOptimizer):
         orthogonal: bool = True,
     ):
         rule = _C.mnemosyne_rule(
-            _path("Mnemosyne", weights),
-            _variant("Mnemosyne", variant) or "",
+            path("Mnemosyne", weights),
+            variant_name("Mnemosyne", variant) or "",
             flag("Mnemosyne", "learned", learned),
         )
         super().__init__(
@@ -381,7 +389,7 @@ class LSTM(RuleOptimizer):
         variant: str | None = None,
         lr: float | Tensor = 1.0,
     ):
-        weights, variant = _path("LSTM", weights), _variant("LSTM", variant)
+        weights, variant = path("LSTM", weights), variant_name("LSTM", variant)
         if weights == "default":
             rule = _C.default_rule(f"lstm-{variant}" if variant else "lstm")
         else:
@@ -389,15 +397,3 @@ class LSTM(RuleOptimizer):
         if not rule.name.startswith("lstm"):
             raise ValueError(f'[LSTM] expected weights of "lstm", got "{rule.name}" in {weights}')
         super().__init__(params, rule, lr=lr)
-
-
-def _path(owner: str, weights: Any) -> str:
-    if not isinstance(weights, (str, bytes, os.PathLike)):
-        raise ValueError(f"[{owner}] expected weights to be a path, got {shown(weights)}")
-    return os.fsdecode(weights)
-
-
-def _variant(owner: str, variant: Any) -> str | None:
-    if variant is not None and not isinstance(variant, str):
-        raise ValueError(f"[{owner}] expected variant to be a name or None, got {shown(variant)}")
-    return variant

@@ -48,8 +48,8 @@ void apply(const MemoryStepParams& p, const Chunk& chunk, int i, const Vec& outp
   if (p.update != nullptr) store(p.update + chunk.begin + i, update, lanes);
   if (p.param_out != nullptr) {
     const Vec param = load(p.param + chunk.begin + i, lanes);
-    store(p.param_out + chunk.begin + i, param - at::vec::fmadd(Vec(p.decay != nullptr ? *p.decay : 0.0f), param, update),
-          lanes);
+    store(p.param_out + chunk.begin + i,
+          param - at::vec::fmadd(Vec(p.decay != nullptr ? *p.decay : 0.0f), param, update), lanes);
   }
 }
 
