@@ -66,12 +66,8 @@ struct TensorStepParams {
   int64_t* skipped;  ///< [pieces], zero
 };
 
-/// The pieces from begin to end.
-struct TensorStepSlice {
-  const TensorStepParams& problem;
-  int64_t begin;
-  int64_t end;
-};
+/// The pieces from begin to end; without scratch memory.
+using TensorStepSlice = Slice<TensorStepParams>;
 
 // update_moments: m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, with the sums of the pieces.
 //

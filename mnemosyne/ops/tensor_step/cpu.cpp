@@ -46,7 +46,7 @@ void run(void (*kernel)(const kernels::TensorStepSlice&), kernels::TensorStepPar
   int64_t total = 0;
   for (const kernels::StepPiece& piece : pieces) total += piece.size;
   parallel_for(0, count, parallel_grain(count, total, kWorth),
-               [&](int64_t begin, int64_t end) { kernel({problem, begin, end}); });
+               [&](int64_t begin, int64_t end) { kernel({problem, begin, end, nullptr}); });
 }
 
 at::Tensor dense(const at::Tensor& tensor) {
