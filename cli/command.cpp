@@ -4,6 +4,9 @@
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "mnemosyne/core/error.h"
 
@@ -32,6 +35,12 @@ void add_data_option(CLI::App& app, std::string& data) {
                  "`mnemosyne tasks`")
       ->envname("MNEMOSYNE_DATA")
       ->type_name("PATH");
+}
+
+void add_device_option(CLI::App& app, std::string& device) {
+  app.add_option("--device", device, "Where networks are trained: cpu, cuda or cuda:N")
+      ->type_name("DEVICE")
+      ->capture_default_str();
 }
 
 void make_folder(const std::string& folder) {
@@ -63,6 +72,15 @@ CLI::Validator real_number(bool zero_allowed) {
            ", got \"" + text + "\"";
   };
   return CLI::Validator(check, "");
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kMegabyte = 1 << 20;
+  mallopt(M_MMAP_THRESHOLD, 32 * kMegabyte);  // the most that it takes
+  mallopt(M_TRIM_THRESHOLD, 1024 * kMegabyte);
+  mallopt(M_TOP_PAD, 16 * kMegabyte);
+#endif
 }
 
 bool interrupted() { return interrupt_seen != 0; }

@@ -28,6 +28,9 @@ void add_plot_command(CLI::App& app, Context& context);
 /// --data, with the variable MNEMOSYNE_DATA as its default.
 void add_data_option(CLI::App& app, std::string& data);
 
+/// --device, by default the CPU; `parse_device` reads it (core/device.h).
+void add_device_option(CLI::App& app, std::string& device);
+
 /// Makes the folder and those above it; InputError that names it when that cannot be.
 void make_folder(const std::string& folder);
 
@@ -38,6 +41,10 @@ void draw_curves(const std::string& folder);
 /// Checks for numbers whose message says what was expected; CLI11 puts the option's name before it.
 CLI::Validator whole_number(int64_t at_least);
 CLI::Validator real_number(bool zero_allowed);
+
+/// Keeps freed memory for the next step, which takes as much again, where the C library would give
+/// it back to the system and clear new pages each time.
+void keep_freed_memory();
 
 /// Whether the user asked for an end by Ctrl-C; a second one ends the program at once.
 bool interrupted();

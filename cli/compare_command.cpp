@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "command.h"
+#include "mnemosyne/core/device.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/record.h"
@@ -30,6 +31,7 @@ struct CompareOptions {
   int64_t tune_seeds = 3;
   int64_t threads = 1;
   std::string data;
+  std::string device = "cpu";
   std::string out;
 };
 
@@ -85,17 +87,21 @@ std::string rate_text(const meta::ContenderSummary& summary) {
 // Costs by contender; the same for every length of a task, so that each is timed once.
 class StepCosts {
  public:
-  explicit StepCosts(const std::vector<meta::Contender>& contenders) : contenders_(contenders) {}
+  StepCosts(const std::vector<meta::Contender>& contenders, at::Device device)
+      : contenders_(contenders), device_(device) {}
 
   const std::vector<meta::StepCost>& of(const tasks::Task& task) {
     constexpr int64_t kRepetitions = 7;
     auto& costs = costs_[task.name()];
-    if (costs.empty()) costs = meta::time_steps(contenders_, task.init(0), kRepetitions);
+    if (costs.empty()) {
+      costs = meta::time_steps(contenders_, tasks::on_device(task.init(0), device_), kRepetitions);
+    }
     return costs;
   }
 
  private:
   const std::vector<meta::Contender>& contenders_;
+  at::Device device_;
   std::map<std::string, std::vector<meta::StepCost>> costs_;
 };
 
@@ -145,9 +151,9 @@ struct Report {
 
 Report make_report(const std::vector<meta::CellResult>& results,
                    const std::vector<meta::Contender>& contenders,
-                   const std::vector<std::string>& references) {
+                   const std::vector<std::string>& references, at::Device device) {
   Report report;
-  StepCosts step_costs(contenders);
+  StepCosts step_costs(contenders, device);
   std::vector<std::vector<meta::ContenderSummary>> cells;
   for (const meta::CellResult& result : results) {
     const auto& cell = cells.emplace_back(meta::summarize(result, references));
@@ -186,11 +192,13 @@ void write_results(const std::string& folder, const Report& report,
 }
 
 int run_compare(const CompareOptions& options, bool json) {
+  const at::Device device = parse_device(options.device);
   meta::ComparisonOptions comparison{.cells = make_cells(options),
                                      .contenders = {},
                                      .num_seeds = options.seeds,
                                      .num_tuning_seeds = options.tune_seeds,
                                      .num_threads = options.threads,
+                                     .device = device,
                                      .folder = options.out};
   for (const std::string& text : options.optimizers) {
     comparison.contenders.push_back(meta::parse_contender(text, options.tune));
@@ -200,6 +208,7 @@ int run_compare(const CompareOptions& options, bool json) {
   at::set_num_threads(1);  // of the step times; runs have threads of their own
 
   watch_interrupts();
+  keep_freed_memory();
   Progress progress("steps");
   const auto results = meta::compare(comparison, {.on_progress =
                                                       [&](const meta::ComparisonProgress& now) {
@@ -209,7 +218,7 @@ int run_compare(const CompareOptions& options, bool json) {
                                                   .should_stop = interrupted});
   progress.finish();
 
-  const Report report = make_report(results, comparison.contenders, references);
+  const Report report = make_report(results, comparison.contenders, references, device);
   fmt::print("{}", report.text);
   if (!options.out.empty()) {
     write_results(options.out, report, results);
@@ -260,6 +269,7 @@ void add_compare_command(CLI::App& app, Context& context) {
       ->type_name("T")
       ->capture_default_str();
   add_data_option(*command, options->data);
+  add_device_option(*command, options->device);
   command
       ->add_option("--out", options->out,
                    "Folder for curves, tables and the picture; finished runs in it are reused")

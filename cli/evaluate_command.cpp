@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "command.h"
+#include "mnemosyne/core/device.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/io/safetensors.h"
@@ -20,6 +21,7 @@ struct EvaluateOptions {
   std::string task;
   std::string weights;
   std::string data;
+  std::string device = "cpu";
 };
 
 // Outputs that stand for other characters, words or classes would be wrong without a sign of it.
@@ -58,11 +60,11 @@ std::vector<at::Tensor> load_params(const tasks::Task& task, const std::string& 
 
 // Mean of a figure over the held-out batches; NaN where the task has none.
 template <typename Figure>
-double mean_over_batches(const tasks::Task& task, const Figure& figure) {
+double mean_over_batches(const tasks::Task& task, at::Device device, const Figure& figure) {
   const auto batches = task.validation_batches();
   double sum = 0;
   for (const tasks::Batch& batch : batches) {
-    const at::Tensor value = figure(batch);
+    const at::Tensor value = figure(tasks::on_device(batch, device));
     if (!value.defined()) return std::numeric_limits<double>::quiet_NaN();
     sum += value.item<double>();
   }
@@ -72,12 +74,14 @@ double mean_over_batches(const tasks::Task& task, const Figure& figure) {
 
 int run_evaluate(const EvaluateOptions& options, bool json) {
   const at::NoGradGuard no_grad;
+  const at::Device device = parse_device(options.device);
   const auto task = tasks::make_task(options.task, options.data);
-  const std::vector<at::Tensor> params = load_params(*task, options.weights);
+  const std::vector<at::Tensor> params =
+      tasks::on_device(load_params(*task, options.weights), device);
   const double loss = mean_over_batches(
-      *task, [&](const tasks::Batch& batch) { return task->loss(params, batch); });
+      *task, device, [&](const tasks::Batch& batch) { return task->loss(params, batch); });
   const double accuracy = mean_over_batches(
-      *task, [&](const tasks::Batch& batch) { return task->accuracy(params, batch); });
+      *task, device, [&](const tasks::Batch& batch) { return task->accuracy(params, batch); });
   fmt::print("{}: validation loss {}, accuracy {}\n", task->name(), number(loss), number(accuracy));
   if (json) {
     fmt::print("{}\n", io::to_json({{"task", task->name()},
@@ -100,6 +104,7 @@ void add_evaluate_command(CLI::App& app, Context& context) {
       ->required()
       ->type_name("FILE");
   add_data_option(*command, options->data);
+  add_device_option(*command, options->device);
   command->callback([options, &context] {
     context.run = [=, &context] { return run_evaluate(*options, context.json); };
   });

@@ -98,6 +98,7 @@ int run_meta_train(const MetaTrainOptions& options, bool json) {
   const auto trainer = open_trainer(options, resumed_at);
   io::MetricSink metrics = io::MetricSink::open(options.out, resumed_at);
   watch_interrupts();
+  keep_freed_memory();
   Progress progress("outer steps");
   trainer->run(events_for(metrics, progress));
   progress.finish();

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "command.h"
+#include "mnemosyne/core/device.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/meta/training.h"
@@ -23,6 +24,7 @@ struct TrainOptions {
   bool tell_num_steps = false;
   std::optional<int64_t> steps;
   std::string data;
+  std::string device = "cpu";
   meta::TrainingOptions training;
 };
 
@@ -46,6 +48,7 @@ meta::TrainingOptions training_options(const TrainOptions& options) {
   if (training.resume && training.folder.empty()) {
     throw InputError("[resume] expected --out with the folder of the run, got none");
   }
+  training.device = parse_device(options.device);
   training.task = tasks::make_task(options.task, options.data);
   training.optimizer = meta::parse_contender(options.optimizer, /*tune=*/false);
   if (training.optimizer.tuned) {
@@ -75,6 +78,7 @@ std::string describe(const meta::TrainingReport& report) {
 int run_train(const TrainOptions& options, bool json) {
   const meta::TrainingOptions training = training_options(options);
   watch_interrupts();
+  keep_freed_memory();
   Progress progress("steps");
   const meta::TrainingResult result =
       meta::train(training, {.on_step =
@@ -139,6 +143,7 @@ void add_train_command(CLI::App& app, Context& context) {
       ->type_name("S")
       ->capture_default_str();
   add_data_option(*command, options->data);
+  add_device_option(*command, options->device);
   command->add_option("--out", training.folder, "Folder for metrics, checkpoints and weights")
       ->type_name("DIR");
   command->add_flag("--resume", training.resume,

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <tuple>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/comparison_report.h"
@@ -174,6 +175,42 @@ TEST_F(StoredComparison, ReadsFinishedPiecesBackAndAddsOptimizers) {
   for (const auto& [path, time] : before) EXPECT_EQ(after.at(path), time) << path;
   EXPECT_EQ(first[0].contenders[0].runs[0].losses, second[0].contenders[0].runs[0].losses);
   EXPECT_EQ(first[0].contenders[0].lr, second[0].contenders[0].lr);
+}
+
+/// The same task, whose members gain nothing from one another's company.
+class ApartTask : public testing::LineTask {
+ public:
+  bool is_batched() const override { return false; }
+};
+
+TEST_F(StoredComparison, MembersThatAreNotBatchedRunApart) {
+  ComparisonOptions apart = options({"adamw", "orthogonal", "sgd@1e-3"});
+  apart.cells[0].task = std::make_shared<ApartTask>();
+  apart.num_threads = 3;
+  int64_t done = 0, total = 0;
+  const auto count = [&](const ComparisonProgress& progress) {
+    if (progress.stage == "running")
+      std::tie(done, total) = std::tie(progress.done, progress.total);
+  };
+  const auto results = compare(apart, {.on_progress = count});
+  EXPECT_EQ(done, total);
+  EXPECT_EQ(total, 3 * 2 * 60);
+  EXPECT_EQ(results[0].contenders[0].lr,
+            compare(toy_comparison({"adamw"}, true))[0].contenders[0].lr);
+  // Each as if nobody else took part, bit for bit.
+  for (const size_t i : {1, 2}) {
+    const char* const names[] = {"adamw", "orthogonal", "sgd@1e-3"};
+    const auto alone = compare(toy_comparison({names[i]}, false));
+    for (size_t seed = 0; seed < 2; ++seed) {
+      const RunRecord &a = results[0].contenders[i].runs[seed],
+                      &b = alone[0].contenders[0].runs[seed];
+      EXPECT_EQ(a.losses, b.losses);
+      EXPECT_EQ(a.validation_loss, b.validation_loss);
+    }
+  }
+  const auto before = files();
+  compare(apart);
+  EXPECT_EQ(files(), before) << "all points of a seed's search are kept";
 }
 
 TEST_F(StoredComparison, ContinuesAfterAnInterruption) {

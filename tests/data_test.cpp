@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/gzip.h"
+#include "mnemosyne/io/byte_source.h"
 #include "mnemosyne/tasks/data/cifar.h"
 #include "mnemosyne/tasks/data/datasets.h"
 #include "mnemosyne/tasks/data/digits.h"
@@ -105,37 +105,36 @@ class DataFolder : public ::testing::Test {
 
 TEST_F(DataFolder, GzipIsToldByItsFirstBytesAndUnpacked) {
   const std::string content = "a text that is long enough";
-  EXPECT_EQ(io::read_plain_or_gzip(write("plain.gz", content)), content);
-  EXPECT_EQ(io::read_plain_or_gzip(write("packed", gzip_by_hand(content))), content);
-  EXPECT_EQ(io::read_plain_or_gzip(write("two", gzip_by_hand("one ") + gzip_by_hand("two"))),
-            "one two");
-  EXPECT_EQ(io::read_plain_or_gzip(write("empty", "")), "");
+  EXPECT_EQ(io::read_unpacked(write("plain.gz", content)), content);
+  EXPECT_EQ(io::read_unpacked(write("packed", gzip_by_hand(content))), content);
+  EXPECT_EQ(io::read_unpacked(write("two", gzip_by_hand("one ") + gzip_by_hand("two"))), "one two");
+  EXPECT_EQ(io::read_unpacked(write("empty", "")), "");
 }
 
 TEST_F(DataFolder, DamagedGzipIsRefusedByName) {
   const std::string good = gzip_by_hand("a text that is long enough");
   for (size_t length = 2; length < good.size(); ++length) {
     const std::string file = write("short", good.substr(0, length));
-    EXPECT_MENTIONS(refusal([&] { io::read_plain_or_gzip(file); }), file);
+    EXPECT_MENTIONS(refusal([&] { io::read_unpacked(file); }), file);
   }
   std::string flipped = good;
   flipped[20] ^= 1;
   const std::string corrupt = write("corrupt", flipped);
-  EXPECT_MENTIONS(refusal([&] { io::read_plain_or_gzip(corrupt); }), "corrupt");
+  EXPECT_MENTIONS(refusal([&] { io::read_unpacked(corrupt); }), "corrupt");
   const std::string longer = write("longer", good + "rest");
-  EXPECT_MENTIONS(refusal([&] { io::read_plain_or_gzip(longer); }), "4 more bytes");
+  EXPECT_MENTIONS(refusal([&] { io::read_unpacked(longer); }), "which has more");
 }
 
 TEST_F(DataFolder, SizesAreCapped) {
   const std::string packed = write("packed", gzip_by_hand(std::string(5000, 'x')));
-  EXPECT_MENTIONS(refusal([&] { io::read_plain_or_gzip(packed, 4999); }), "at most 4999 bytes");
-  const std::string inside = gzip_by_hand(std::string(5000, 'x'));
-  EXPECT_MENTIONS(refusal([&] { io::unpack_gzip(inside, "name", 100); }), "name");
-  EXPECT_EQ(io::read_plain_or_gzip(packed, 6000).size(), 5000u);
+  EXPECT_MENTIONS(refusal([&] { io::read_unpacked(packed, 4999); }), "at most 4999 bytes");
+  const auto inside = io::open_bytes(std::string(5000, 'x'), "name");
+  EXPECT_MENTIONS(refusal([&] { io::read_all(*inside, 100); }), "name");
+  EXPECT_EQ(io::read_unpacked(packed, 6000).size(), 5000u);
 }
 
 TEST_F(DataFolder, AMissingFileIsNamed) {
-  EXPECT_MENTIONS(refusal([&] { io::read_plain_or_gzip(path("nothing")); }), path("nothing"));
+  EXPECT_MENTIONS(refusal([&] { io::read_unpacked(path("nothing")); }), path("nothing"));
   EXPECT_MENTIONS(refusal([&] { load_text(path("input.txt")); }), path("input.txt"));
   EXPECT_MENTIONS(refusal([&] { load_idx(folder_.string()); }), "train-images-idx3-ubyte");
   EXPECT_MENTIONS(refusal([&] { load_cifar(folder_.string()); }), "data_batch_1.bin");

@@ -156,6 +156,21 @@ TEST_P(Layers, GruHasTheRightGradients) {
       [](const std::vector<at::Tensor>& in) { return stacked_gru(in[0], {in[1], in[2]}); });
 }
 
+TEST_P(Layers, GruIsItsReference) {
+  constexpr int64_t kSteps = 5, kBatch = 3, kHidden = 4;
+  std::vector<at::Tensor> in{normal({members_, kSteps, kBatch, 3 * kHidden}),
+                             normal({members_, 3 * kHidden, kHidden}),
+                             normal({members_, 3 * kHidden})};
+  for (at::Tensor& tensor : in) tensor.requires_grad_(true);
+  const at::Tensor fused = stacked_gru(in[0], {in[1], in[2]});
+  const at::Tensor plain = stacked_gru_reference(in[0], {in[1], in[2]});
+  EXPECT_TRUE(close(fused, plain));
+  const at::Tensor cotangent = normal(plain.sizes().vec());
+  const auto expected = torch::autograd::grad({plain}, in, {cotangent});
+  const auto got = torch::autograd::grad({fused}, in, {cotangent});
+  for (size_t i = 0; i < in.size(); ++i) EXPECT_TRUE(close(got[i], expected[i])) << i;
+}
+
 TEST_P(Layers, GruIsTorchs) {
   constexpr int64_t kSteps = 5, kBatch = 2, kIn = 4, kHidden = 3;
   const at::Tensor x = normal({kSteps, kBatch, kIn});

@@ -1,5 +1,3 @@
-#include <ATen/Parallel.h>
-
 #include <filesystem>
 #include <functional>
 
@@ -9,7 +7,6 @@
 #include "mnemosyne/meta/evolution.h"
 #include "mnemosyne/meta/make_trainer.h"
 #include "mnemosyne/meta/mixture.h"
-#include "mnemosyne/meta/parallel.h"
 #include "mnemosyne/meta/persistent_evolution.h"
 #include "mnemosyne/meta/trainer.h"
 #include "mnemosyne/meta/truncated_gradient.h"
@@ -221,6 +218,8 @@ TEST(Trainer, RefusesACheckpointOfAnotherMetaTraining) {
   trainer.load(path);
   trainer.set_metadata({{"sigma", "0.2"}});
   EXPECT_THROW(trainer.load(path), InputError);
+  trainer.set_metadata({{"sigma", "0.1"}, {"shaping", "rank"}});
+  EXPECT_THROW(trainer.load(path), InputError) << "a value that the file does not have";
 
   NamedTensors tensors = trainer.checkpoint();
   for (auto& [name, tensor] : tensors) {
@@ -270,19 +269,6 @@ TEST(Horizon, GrowsByScheduleAndByPatience) {
   EXPECT_EQ(schedule.current(), 40);
   EXPECT_THROW(HorizonSchedule({.lengths = {20, 10}}), InputError);
   EXPECT_THROW(HorizonSchedule({.lengths = {}}), InputError);
-}
-
-TEST(RunParallel, RethrowsTheFirstErrorInOrderAndGivesThreadsBack) {
-  const int threads = at::get_num_threads();
-  try {
-    run_parallel({3, 1, 2}, 3, [](int64_t i) {
-      if (i != 3) throw std::runtime_error(std::to_string(i));
-    });
-    FAIL();
-  } catch (const std::runtime_error& error) {
-    EXPECT_STREQ(error.what(), "1");
-  }
-  EXPECT_EQ(at::get_num_threads(), threads);
 }
 
 TEST(MetaConfig, RefusesWhatCannotBeUsedAndNamesIt) {

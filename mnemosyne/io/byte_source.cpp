@@ -77,20 +77,23 @@ std::unique_ptr<ByteSource> open_unpacked(const std::string& path) {
   return open_plain(path);
 }
 
-std::string read_unpacked(const std::string& path, size_t max_bytes) {
+std::string read_all(ByteSource& source, size_t max_bytes) {
   constexpr size_t kPiece = 1 << 16;
-  const std::unique_ptr<ByteSource> source = open_unpacked(path);
   std::string bytes;
   for (size_t count = 1, end = 0; count > 0; end += count) {
     if (end > max_bytes) {
       throw InputError("[data] expected at most " + std::to_string(max_bytes) + " bytes, got " +
-                       path + ", which holds more");
+                       source.name() + ", which holds more");
     }
     bytes.resize(end + kPiece);
-    count = source->read(bytes.data() + end, kPiece);
+    count = source.read(bytes.data() + end, kPiece);
     bytes.resize(end + count);
   }
   return bytes;
+}
+
+std::string read_unpacked(const std::string& path, size_t max_bytes) {
+  return read_all(*open_unpacked(path), max_bytes);
 }
 
 }  // namespace mnemosyne::io

@@ -33,7 +33,16 @@ std::unique_ptr<ByteSource> open_bytes(std::string bytes, std::string name);
 ///     io::LineReader lines(io::open_unpacked("data/wikitext2/wiki.train.tokens"));
 std::unique_ptr<ByteSource> open_unpacked(const std::string& path);
 
-/// All of that in memory; InputError also when it is more than `max_bytes`.
-std::string read_unpacked(const std::string& path, size_t max_bytes = size_t{1} << 30);
+/// What is read into memory at most where nobody says otherwise: 1 GiB.
+inline constexpr size_t kLargestData = size_t{1} << 30;
+
+/// All that is left of a source, in memory; InputError when it is more than `max_bytes`.
+std::string read_all(ByteSource& source, size_t max_bytes = kLargestData);
+
+/// A whole file, unpacked as by `open_unpacked`; InputError also when its content is more than
+/// `max_bytes`.
+///
+///     std::string text = io::read_unpacked("data/tinyshakespeare/input.txt");
+std::string read_unpacked(const std::string& path, size_t max_bytes = kLargestData);
 
 }  // namespace mnemosyne::io

@@ -9,6 +9,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/meta/parallel.h"
+#include "mnemosyne/meta/step_timing.h"
 #include "mnemosyne/optim/weights.h"
 
 namespace mnemosyne::meta {
@@ -50,6 +51,17 @@ std::string settings_of(const Cell& cell, const Contender& contender, double lr,
   char rate[64];
   std::snprintf(rate, sizeof rate, "lr %.6g %s", lr, schedule_name(schedule));
   return settings_of(cell, contender, rate);
+}
+
+// 0 ... count - 1 as lists of what trains as one network: all together where that is batched, else
+// each by itself, so that every thread has something to do until the end.
+std::vector<std::vector<size_t>> pieces(const tasks::Task& task, size_t count) {
+  std::vector<std::vector<size_t>> result;
+  for (size_t i = 0; i < count; ++i) {
+    if (result.empty() || !task.is_batched()) result.emplace_back();
+    result.back().push_back(i);
+  }
+  return result;
 }
 
 // The search of one contender on one cell.
@@ -109,11 +121,15 @@ class Comparison {
     std::vector<Job> jobs;
     int64_t total = 0;
     for (Search& search : searches) {
-      const std::vector<GridPoint> points = search.grid.missing();
-      if (points.empty()) continue;
+      const std::vector<GridPoint> missing = search.grid.missing();
+      const Cell& cell = options_.cells[search.cell];
       for (int64_t s = 0; s < options_.num_tuning_seeds; ++s) {
-        jobs.push_back({&search, points, kFirstTuningSeed + static_cast<uint64_t>(s), {}});
-        total += static_cast<int64_t>(points.size()) * options_.cells[search.cell].num_steps;
+        for (const std::vector<size_t>& piece : pieces(*cell.task, missing.size())) {
+          Job& job =
+              jobs.emplace_back(Job{&search, {}, kFirstTuningSeed + static_cast<uint64_t>(s), {}});
+          for (const size_t p : piece) job.points.push_back(missing[p]);
+        }
+        total += static_cast<int64_t>(missing.size()) * cell.num_steps;
       }
     }
     StageProgress progress("tuning", total, events_);
@@ -121,27 +137,26 @@ class Comparison {
       Job& job = jobs[static_cast<size_t>(i)];
       job.losses = grid_losses(*job.search, job.points, job.seed, progress);
     });
-    for (size_t i = 0; i < jobs.size(); i += static_cast<size_t>(options_.num_tuning_seeds)) {
-      for (size_t p = 0; p < jobs[i].points.size(); ++p) {
-        double sum = 0;
-        for (int64_t s = 0; s < options_.num_tuning_seeds; ++s) {
-          sum += jobs[i + static_cast<size_t>(s)].losses[p];
-        }
-        jobs[i].search->grid.set(jobs[i].points[p],
-                                 sum / static_cast<double>(options_.num_tuning_seeds));
+    std::map<std::pair<Search*, GridPoint>, double> sums;  // over the seeds in their order
+    for (const Job& job : jobs) {
+      for (size_t p = 0; p < job.points.size(); ++p) {
+        sums[{job.search, job.points[p]}] += job.losses[p];
       }
+    }
+    for (const auto& [key, sum] : sums) {
+      key.first->grid.set(key.second, sum / static_cast<double>(options_.num_tuning_seeds));
     }
     return !jobs.empty();
   }
 
   // Final losses of one seed at these points, read back or trained as one batched network.
   std::vector<double> grid_losses(const Search& search, const std::vector<GridPoint>& points,
-                                  uint64_t seed, StageProgress& progress) const {
+                                  uint64_t seed, StageProgress& progress) {
     const Cell& cell = options_.cells[search.cell];
     const Contender& contender = options_.contenders[search.contender];
     const RunStore::Key key{cell.label(), contender.label, seed};
     const std::string settings = settings_of(cell, contender, "grid");
-    std::map<GridPoint, double> known = store_.load_tuning(key, settings);
+    std::map<GridPoint, double> known = load_tuning(key, settings);
 
     std::vector<GridPoint> unknown;
     std::vector<Member> members;
@@ -155,6 +170,8 @@ class Comparison {
     progress.advance(piece, read_back * cell.num_steps);
     if (!members.empty()) {
       const std::vector<Curve> curves = train(cell, members, seed, piece, progress, nullptr);
+      const std::lock_guard lock(tuning_mutex_);  // other points of this seed are in the same file
+      for (const auto& [point, loss] : store_.load_tuning(key, settings)) known[point] = loss;
       for (size_t m = 0; m < unknown.size(); ++m) known[unknown[m]] = final_loss(curves[m]);
       store_.save_tuning(key, settings, known);
     }
@@ -163,28 +180,53 @@ class Comparison {
     return losses;
   }
 
+  std::map<GridPoint, double> load_tuning(const RunStore::Key& key, const std::string& settings) {
+    const std::lock_guard lock(tuning_mutex_);
+    return store_.load_tuning(key, settings);
+  }
+
   void run_all_seeds() {
-    const auto num_cells = static_cast<int64_t>(options_.cells.size());
+    struct Job {
+      CellResult* result;
+      uint64_t seed;
+      std::vector<size_t> contenders;
+      double state_bytes;  // per parameter, of the first
+    };
+    std::vector<Job> jobs;
     int64_t total = 0;
     for (CellResult& result : results_) {
       for (ContenderResult& contender : result.contenders) {
         contender.runs.resize(static_cast<size_t>(options_.num_seeds));
         total += options_.num_seeds * result.cell.num_steps;
       }
+      const tasks::Task& task = *result.cell.task;
+      const std::vector<at::Tensor> params = task.init(0);
+      for (const std::vector<size_t>& piece : pieces(task, result.contenders.size())) {
+        const optim::UpdateRule& first = *options_.contenders[piece[0]].rule;
+        for (int64_t seed = 0; seed < options_.num_seeds; ++seed) {
+          jobs.push_back(
+              {&result, static_cast<uint64_t>(seed), piece, state_bytes_per_param(first, params)});
+        }
+      }
     }
+    // Optimizers that remember much of a parameter take long over it: first, so that no thread is
+    // left with one at the end.
+    std::stable_sort(jobs.begin(), jobs.end(),
+                     [](const Job& a, const Job& b) { return a.state_bytes > b.state_bytes; });
     StageProgress progress("running", total, events_);
-    run_parallel(num_cells * options_.num_seeds, options_.num_threads, [&](int64_t i) {
-      run_seed(results_[static_cast<size_t>(i / options_.num_seeds)],
-               static_cast<uint64_t>(i % options_.num_seeds), progress);
+    run_parallel(static_cast<int64_t>(jobs.size()), options_.num_threads, [&](int64_t i) {
+      const Job& job = jobs[static_cast<size_t>(i)];
+      run_seed(*job.result, job.contenders, job.seed, progress);
     });
   }
 
-  // All contenders of one cell and seed that are not on disk yet, as one batched network.
-  void run_seed(CellResult& result, uint64_t seed, StageProgress& progress) const {
+  // Those of these contenders of one cell and seed that are not on disk yet, as one network.
+  void run_seed(CellResult& result, const std::vector<size_t>& contenders, uint64_t seed,
+                StageProgress& progress) const {
     const Cell& cell = result.cell;
     std::vector<size_t> pending;
     std::vector<Member> members;
-    for (size_t i = 0; i < result.contenders.size(); ++i) {
+    for (const size_t i : contenders) {
       ContenderResult& own = result.contenders[i];
       const Contender& contender = options_.contenders[i];
       const auto kept = store_.load_run({cell.label(), own.label, seed},
@@ -214,7 +256,7 @@ class Comparison {
   std::vector<Curve> train(const Cell& cell, const std::vector<Member>& members, uint64_t seed,
                            const std::string& piece, StageProgress& progress,
                            std::vector<RunRecord>* records) const {
-    Rollout rollout(cell.task, members, cell.num_steps, seed);
+    Rollout rollout(cell.task, members, cell.num_steps, seed, options_.device);
     std::vector<Curve> curves(members.size());
     while (!rollout.done()) {
       const std::vector<float> losses = rollout.step();
@@ -236,6 +278,7 @@ class Comparison {
   const ComparisonOptions& options_;
   const ComparisonEvents& events_;
   RunStore store_;
+  std::mutex tuning_mutex_;
   std::vector<CellResult> results_;
 };
 

@@ -33,6 +33,7 @@ struct ComparisonOptions {
   int64_t num_seeds = 5;         ///< Fresh seeds 0 ... that results are reported on.
   int64_t num_tuning_seeds = 3;  ///< Seeds 1,000,000 ... that rates are tuned on.
   int64_t num_threads = 1;       ///< Runs at the same time, each single threaded.
+  at::Device device = at::kCPU;  ///< Where they run.
   std::string folder = {};       ///< Where finished pieces are kept (see RunStore); empty: nowhere.
 
   void validate() const;
@@ -72,7 +73,9 @@ struct CellResult {
 /// the lowest final training loss, mean over the tuning seeds, on each cell by itself; then all run
 /// on fresh seeds. All contenders of one seed share the start and the data order.
 ///
-/// The whole grid of one seed trains as one batched network, and so do all contenders of one seed.
+/// Where members are batched (Task::is_batched), the whole grid of one seed trains as one network,
+/// and so do all contenders of one seed; elsewhere each is a run of its own, for the threads to
+/// share.
 std::vector<CellResult> compare(const ComparisonOptions& options,
                                 const ComparisonEvents& events = {});
 

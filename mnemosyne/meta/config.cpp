@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "mnemosyne/core/choices.h"
+#include "mnemosyne/core/device.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -90,6 +91,7 @@ void bind(Fields& visit, MetaConfig& c) {
   visit("num_outer_steps", c.num_outer_steps, "outer steps");
   visit("max_minutes", c.max_minutes, "stop after this time; 0: no limit");
   visit("num_workers", c.num_workers, "threads; 0: one per core");
+  visit("device", c.device, "where networks are trained: cpu, cuda or cuda:N");
   visit("learning_rate", c.learning_rate, "of the outer Adam");
   visit("cosine_rate", c.cosine_rate, "whether that falls to a tenth over rate_steps");
   visit("rate_steps", c.rate_steps, "outer steps of the cosine; 0: num_outer_steps");
@@ -140,6 +142,7 @@ void MetaConfig::validate() const {
   require_at_least(rate_steps, 0, "rate_steps");
   require_not_negative(max_minutes, "max_minutes");
   require_at_least(num_workers, 0, "num_workers");
+  parse_device(device);
   require_positive(learning_rate, "learning_rate");
   require_not_negative(clip_norm, "clip_norm");
   require_not_negative(weight_decay, "weight_decay");
@@ -217,6 +220,7 @@ TrainerOptions trainer_options(const MetaConfig& config) {
           .num_outer_steps = config.num_outer_steps,
           .max_minutes = config.max_minutes,
           .num_workers = config.num_workers,
+          .device = parse_device(config.device),
           .cosine_rate = config.cosine_rate,
           .rate_steps = config.rate_steps,
           .validate_every = config.validate_every,
@@ -237,7 +241,7 @@ std::string to_text(MetaConfig config) {
 }
 
 std::map<std::string, std::string> resume_metadata(MetaConfig config) {
-  std::set<std::string> free = {"max_minutes", "num_workers", "checkpoint_every",
+  std::set<std::string> free = {"max_minutes", "num_workers", "device", "checkpoint_every",
                                 "finished_options"};
   if (!config.cosine_rate || config.rate_steps > 0) free.insert("num_outer_steps");
   std::map<std::string, std::string> result;

@@ -33,6 +33,7 @@ struct MetaConfig {
   int64_t num_outer_steps = 1000;
   double max_minutes = 0;
   int64_t num_workers = 0;
+  std::string device = "cpu";
   double learning_rate = 1e-2;
   bool cosine_rate = false;
   int64_t rate_steps = 0;
@@ -86,8 +87,8 @@ TrainerOptions trainer_options(const MetaConfig& config);
 std::string to_text(MetaConfig config);
 
 /// What has to be equal in a meta-training and the checkpoint that it resumes from, by name: all
-/// fields but those that say for how long, with how many threads and how often to save, and those
-/// of the finished rule.
+/// fields but those that say for how long, with how many threads, where and how often to save, and
+/// those of the finished rule.
 std::map<std::string, std::string> resume_metadata(MetaConfig config);
 
 }  // namespace mnemosyne::meta

@@ -13,10 +13,11 @@ namespace mnemosyne::meta {
 
 /// Where meta-training stands when a gradient is asked for.
 struct OuterStep {
-  int64_t index = 0;        ///< Outer steps taken so far.
-  uint64_t seed = 0;        ///< Of the whole meta-training.
-  int64_t horizon = 0;      ///< Longest training run for now, in inner steps.
-  int64_t num_workers = 1;  ///< Threads; they change nothing in the result.
+  int64_t index = 0;             ///< Outer steps taken so far.
+  uint64_t seed = 0;             ///< Of the whole meta-training.
+  int64_t horizon = 0;           ///< Longest training run for now, in inner steps.
+  int64_t num_workers = 1;       ///< Threads; they change nothing in the result.
+  at::Device device = at::kCPU;  ///< Where networks are trained.
 };
 
 /// What one task contributed, for reports.

@@ -1,9 +1,8 @@
 #include "mnemosyne/meta/evolution.h"
 
-#include <algorithm>
-#include <numeric>
+#include <memory>
+#include <utility>
 
-#include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/parallel.h"
 
@@ -13,47 +12,65 @@ namespace {
 // Which draw a seed is for.
 enum Stream : uint64_t { kRun = 1, kNoise = 2 };
 
+/// The population of one run: its networks, and what they have done so far.
+struct Trial {
+  at::Tensor noise;                        // [K, N]
+  std::unique_ptr<Rollout> rollout;        // made by the first step, in the thread that takes it
+  std::vector<std::vector<float>> losses;  // by step and member
+  std::vector<float> validation;           // at the end, where it counts
+};
+
 }  // namespace
 
 EvolutionEstimator::EvolutionEstimator(RunSampler sampler, EvolutionOptions options)
     : sampler_(std::move(sampler)), options_(std::move(options)) {}
 
 MetaGradient EvolutionEstimator::estimate(const optim::UpdateRule& rule, const OuterStep& step) {
-  const int64_t num_tasks = options_.num_tasks;
+  const PerturbationOptions& perturbation = options_.perturbation;
   const auto index = static_cast<uint64_t>(step.index);
-  std::vector<Run> runs;
-  for (int64_t task = 0; task < num_tasks; ++task) {
-    const uint64_t seed = derive_seed(step.seed, {kRun, index, static_cast<uint64_t>(task)});
-    runs.push_back(sampler_.sample(seed, step.horizon));
-  }
-  // Longest first, so that no thread is left with a long run at the end.
-  std::vector<int64_t> order(runs.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return runs[a].num_steps > runs[b].num_steps; });
-
+  const auto seed_of = [&](Stream stream, int64_t task) {
+    return derive_seed(step.seed, {stream, index, static_cast<uint64_t>(task)});
+  };
   const NamedTensors weights = rule.weights();
-  const at::Tensor scale = perturbation_scale(weights, options_.perturbation.scales);
-  std::vector<MetaGradient> contributions(runs.size());
-  run_parallel(order, step.num_workers, [&](int64_t task) {
-    const uint64_t seed = derive_seed(step.seed, {kNoise, index, static_cast<uint64_t>(task)});
-    contributions[task] = evaluate_run(rule, runs[task], scale, seed);
-  });
+  const at::Tensor scale = perturbation_scale(weights, perturbation.scales);
+  std::vector<Run> runs;
+  std::vector<Trial> trials(static_cast<size_t>(options_.num_tasks));
+  for (int64_t task = 0; task < options_.num_tasks; ++task) {
+    runs.push_back(sampler_.sample(seed_of(kRun, task), step.horizon));
+    trials[task].noise = perturbation_noise(scale, perturbation.num_pairs, seed_of(kNoise, task));
+  }
+  const auto left = [&](int64_t task) {
+    return runs[task].num_steps - static_cast<int64_t>(trials[task].losses.size());
+  };
+  const auto advance = [&](int64_t task, int64_t count) {
+    const Run& run = runs[task];
+    Trial& trial = trials[task];
+    if (!trial.rollout) {
+      const at::Tensor offsets = trial.noise.mul(scale).mul(perturbation.sigma);
+      trial.rollout = std::make_unique<Rollout>(run.task, perturbed_members(rule, offsets, run),
+                                                run.num_steps, run.seed, step.device);
+    }
+    for (int64_t i = 0; i < count; ++i) trial.losses.push_back(trial.rollout->step());
+    if (!trial.rollout->done()) return;
+    if (options_.fitness.validation_weight > 0) trial.validation = trial.rollout->validation_loss();
+    trial.rollout.reset();
+  };
+  run_in_slices(options_.num_tasks, step.num_workers, {.left = left, .advance = advance});
+
+  std::vector<MetaGradient> contributions;
+  for (int64_t task = 0; task < options_.num_tasks; ++task) {
+    const Trial& trial = trials[task];
+    contributions.push_back(
+        contribution(runs[task], run_fitness(trial.losses, trial.validation, options_.fitness),
+                     trial.noise, scale));
+  }
   return combine_contributions(contributions, flatten(weights).detach());
 }
 
-MetaGradient EvolutionEstimator::evaluate_run(const optim::UpdateRule& rule, const Run& run,
-                                              const at::Tensor& scale, uint64_t noise_seed) const {
+MetaGradient EvolutionEstimator::contribution(const Run& run, const std::vector<double>& fitness,
+                                              const at::Tensor& noise,
+                                              const at::Tensor& scale) const {
   const PerturbationOptions& perturbation = options_.perturbation;
-  const at::Tensor noise = perturbation_noise(scale, perturbation.num_pairs, noise_seed);
-  const at::Tensor offsets = noise.mul(scale).mul(perturbation.sigma);
-  Rollout rollout(run.task, perturbed_members(rule, offsets, run), run.num_steps, run.seed);
-  std::vector<std::vector<float>> losses;
-  while (!rollout.done()) losses.push_back(rollout.step());
-  std::vector<float> validation;
-  if (options_.fitness.validation_weight > 0) validation = rollout.validation_loss();
-
-  const std::vector<double> fitness = run_fitness(losses, validation, options_.fitness);
   MetaGradient result{.meta_loss = finite_mean(fitness),
                       .inner_steps = run.num_steps * 2 * perturbation.num_pairs};
   result.runs.push_back({run.task->name(), run.num_steps, result.meta_loss});

@@ -29,8 +29,9 @@ class EvolutionEstimator : public GradientEstimator {
   MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) override;
 
  private:
-  MetaGradient evaluate_run(const optim::UpdateRule& rule, const Run& run, const at::Tensor& scale,
-                            uint64_t noise_seed) const;
+  /// What the fitness [2 K] of a run's population says of the gradient.
+  MetaGradient contribution(const Run& run, const std::vector<double>& fitness,
+                            const at::Tensor& noise, const at::Tensor& scale) const;
 
   RunSampler sampler_;
   EvolutionOptions options_;

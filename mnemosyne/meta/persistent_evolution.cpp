@@ -59,7 +59,8 @@ MetaGradient PersistentEvolutionEstimator::run_window(const optim::UpdateRule& r
                                                 static_cast<uint64_t>(life.place)});
   const at::Tensor noise = perturbation_noise(scale, perturbation.num_pairs, seed);
   const at::Tensor offsets = noise.mul(scale).mul(perturbation.sigma);
-  Rollout rollout(run.task, perturbed_members(rule, offsets, run), run.num_steps, run.seed);
+  Rollout rollout(run.task, perturbed_members(rule, offsets, run), run.num_steps, run.seed,
+                  step.device);
   if (!fresh) {
     rollout.restore(population.rollout);
     find_checked({{"noise_sum", population.noise_sum}}, "noise_sum", noise.scalar_type(),

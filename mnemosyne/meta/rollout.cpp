@@ -3,9 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/sum.h>
-#include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>
@@ -13,9 +10,16 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/checkpoint.h"
+#include "mnemosyne/meta/loss_gradients.h"
 
 namespace mnemosyne::meta {
 namespace {
+
+std::string member_key(const char* name, size_t member) {
+  return name + std::string(".") + std::to_string(member);
+}
+
+}  // namespace
 
 double schedule_factor(Schedule schedule, int64_t step, int64_t num_steps) {
   if (schedule == Schedule::kConstant) return 1.0;
@@ -23,91 +27,41 @@ double schedule_factor(Schedule schedule, int64_t step, int64_t num_steps) {
   return 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
-bool all_finite(const std::vector<at::Tensor>& tensors) {
-  double total = 0.0;
-  for (const at::Tensor& tensor : tensors) total += tensor.sum().item<double>();
-  return std::isfinite(total);
-}
-
-std::vector<float> to_vector(const at::Tensor& values) {
-  const at::Tensor contiguous = values.detach().to(at::kFloat).contiguous();
-  const float* data = contiguous.const_data_ptr<float>();
-  return {data, data + contiguous.numel()};
-}
-
-std::string param_key(size_t index) { return "params." + std::to_string(index); }
-
-std::string state_key(size_t member, size_t param, size_t slot) {
-  return "state." + std::to_string(member) + "." + std::to_string(param) + "." +
-         std::to_string(slot);
-}
-
-}  // namespace
-
 Rollout::Rollout(std::shared_ptr<const tasks::Task> task, std::vector<Member> members,
-                 int64_t num_steps, uint64_t seed)
-    : task_(std::move(task)), members_(std::move(members)), num_steps_(num_steps) {
+                 int64_t num_steps, uint64_t seed, at::Device device)
+    : task_(std::move(task)), members_(std::move(members)), num_steps_(num_steps), device_(device) {
   if (members_.empty()) throw InputError("[rollout] expected at least one member, got none");
   if (num_steps < 1) {
     throw InputError("[rollout] expected at least one step, got " + std::to_string(num_steps));
   }
   stream_ = task_->train_stream(seed);
-  params_ = tasks::stack_members(task_->init(seed), static_cast<int64_t>(members_.size()));
+  params_ = tasks::stack_members(tasks::on_device(task_->init(seed), device_),
+                                 static_cast<int64_t>(members_.size()));
+  optim::Population::Rules rules;
+  for (const Member& member : members_) rules.push_back(member.rule);
+  population_ = std::make_unique<optim::Population>(std::move(rules), params_);
   for (at::Tensor& param : params_) param.requires_grad_(true);
   alive_.assign(members_.size(), 1);
-  for (size_t m = 0; m < members_.size(); ++m) {
-    std::vector<at::Tensor>& views = views_.emplace_back();
-    for (const at::Tensor& param : params_) {
-      views.push_back(param.detach().select(0, static_cast<int64_t>(m)));
-    }
-    states_.push_back(optim::init_state(*members_[m].rule, views));
-  }
-}
-
-std::vector<at::Tensor> Rollout::gradients(at::Tensor& losses) const {
-  const at::AutoGradMode with_grad(true);
-  losses = task_->loss(params_, stream_->at(step_));
-  const torch::autograd::variable_list grads = torch::autograd::grad(
-      {losses.sum()}, {params_.begin(), params_.end()}, {}, std::nullopt, false, true);
-  std::vector<at::Tensor> result;
-  for (size_t i = 0; i < grads.size(); ++i) {
-    result.push_back(grads[i].defined() ? grads[i].contiguous() : at::zeros_like(params_[i]));
-  }
-  return result;
 }
 
 std::vector<float> Rollout::step() {
-  at::Tensor losses;
-  const std::vector<at::Tensor> grads = gradients(losses);
-  const at::NoGradGuard no_grad;
-  std::vector<float> values = to_vector(losses);
-  const bool check_members = !all_finite(grads);
+  const LossGradients now =
+      loss_gradients(*task_, params_, tasks::on_device(stream_->at(step_), device_));
+  std::vector<float> values = to_vector(checked_losses(now));
+  std::vector<optim::StepOptions> options;
   for (size_t m = 0; m < members_.size(); ++m) {
-    const std::vector<at::Tensor> own = tasks::member_views(grads, static_cast<int64_t>(m));
-    if (!std::isfinite(values[m]) || (check_members && !all_finite(own))) alive_[m] = 0;
-    if (!alive_[m]) {
-      values[m] = std::numeric_limits<float>::infinity();
-      continue;
-    }
-    optim::StepOptions options = members_[m].options;
-    options.lr *= schedule_factor(members_[m].schedule, step_, num_steps_);
-    members_[m].rule->step_(own, states_[m], views_[m], options);
+    if (!std::isfinite(values[m])) alive_[m] = 0;
+    if (!alive_[m]) values[m] = std::numeric_limits<float>::infinity();
+    options.push_back(members_[m].options);
+    options.back().lr *= schedule_factor(members_[m].schedule, step_, num_steps_);
   }
+  population_->step_(now.grads, options, alive_);
   ++step_;
   return values;
 }
 
 std::vector<at::Tensor> Rollout::evaluation_params() const {
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& param : params_) result.push_back(param.detach().clone());
-  for (size_t m = 0; m < members_.size(); ++m) {
-    const auto own = members_[m].rule->evaluation_params(states_[m], views_[m]);
-    for (size_t i = 0; i < own.size(); ++i) {
-      result[i].select(0, static_cast<int64_t>(m)).copy_(own[i]);
-    }
-  }
-  return result;
+  return population_->evaluation_params();
 }
 
 std::vector<float> Rollout::validation_mean(Measure measure) const {
@@ -117,7 +71,7 @@ std::vector<float> Rollout::validation_mean(Measure measure) const {
   const std::vector<at::Tensor> params = evaluation_params();
   at::Tensor total;
   for (const tasks::Batch& batch : batches) {
-    const at::Tensor value = ((*task_).*measure)(params, batch);
+    const at::Tensor value = ((*task_).*measure)(params, tasks::on_device(batch, device_));
     if (!value.defined()) return {};
     total = total.defined() ? total + value : value;
   }
@@ -133,40 +87,29 @@ std::vector<float> Rollout::validation_accuracy() const {
 NamedTensors Rollout::checkpoint() const {
   NamedTensors tensors;
   tensors.emplace_back("step", at::scalar_tensor(step_, at::kLong));
-  for (size_t i = 0; i < params_.size(); ++i) {
-    tensors.emplace_back(param_key(i), params_[i].detach().clone());
-  }
-  for (size_t m = 0; m < states_.size(); ++m) {
-    tensors.emplace_back("alive." + std::to_string(m), at::scalar_tensor(alive_[m], at::kLong));
-    for (size_t i = 0; i < states_[m].size(); ++i) {
-      for (size_t s = 0; s < states_[m][i].size(); ++s) {
-        tensors.emplace_back(state_key(m, i, s), states_[m][i][s].clone());
-      }
-    }
+  append(tensors, "params.", params_);
+  for (size_t m = 0; m < members_.size(); ++m) {
+    tensors.emplace_back(member_key("alive", m), at::scalar_tensor(alive_[m], at::kLong));
+    append(tensors, member_key("state", m) + ".", population_->state(static_cast<int64_t>(m)));
   }
   return tensors;
 }
 
 void Rollout::restore(const NamedTensors& tensors) {
   const at::NoGradGuard no_grad;
-  const auto checked = [&](const std::string& name, const at::Tensor& like) {
-    return find_checked(tensors, name, like.scalar_type(), like.sizes());
-  };
   const int64_t step = find_checked(tensors, "step", at::kLong, {}).item<int64_t>();
   if (step < 0 || step > num_steps_) {
     throw InputError("[checkpoint] expected a step of 0 to " + std::to_string(num_steps_) +
                      ", got " + std::to_string(step));
   }
   step_ = step;
-  for (size_t i = 0; i < params_.size(); ++i) params_[i].copy_(checked(param_key(i), params_[i]));
-  for (size_t m = 0; m < states_.size(); ++m) {
-    const std::string alive = "alive." + std::to_string(m);
-    alive_[m] = find_checked(tensors, alive, at::kLong, {}).item<int64_t>() != 0;
-    for (size_t i = 0; i < states_[m].size(); ++i) {
-      for (size_t s = 0; s < states_[m][i].size(); ++s) {
-        states_[m][i][s] = checked(state_key(m, i, s), states_[m][i][s]).clone();
-      }
-    }
+  const std::vector<at::Tensor> params = find_alike(tensors, "params.", params_);
+  for (size_t i = 0; i < params_.size(); ++i) params_[i].copy_(params[i]);
+  for (size_t m = 0; m < members_.size(); ++m) {
+    alive_[m] = find_checked(tensors, member_key("alive", m), at::kLong, {}).item<int64_t>() != 0;
+    const auto member = static_cast<int64_t>(m);
+    population_->set_state(
+        member, find_alike(tensors, member_key("state", m) + ".", population_->state(member)));
   }
 }
 

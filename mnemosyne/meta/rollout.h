@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "mnemosyne/optim/update_rule.h"
+#include "mnemosyne/optim/population.h"
 #include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::meta {
@@ -14,6 +14,9 @@ enum class Schedule {
   kConstant,
   kCosine,  ///< From the full rate at the first step to zero after the last one.
 };
+
+/// What multiplies the learning rate at a step of 0 ... num_steps - 1.
+double schedule_factor(Schedule schedule, int64_t step, int64_t num_steps);
 
 /// One of the networks that a Rollout trains side by side, and what trains it.
 struct Member {
@@ -29,12 +32,16 @@ struct Member {
 /// optimizers. A member whose loss or gradient is no longer finite stops being updated; its losses
 /// are reported as infinity from then on.
 ///
+/// Start and data are drawn on the CPU, the same for every device, and trained on `device`; what is
+/// read back of a step are its losses. Rules step all of their members in one pass
+/// (optim/population.h).
+///
 ///     meta::Rollout rollout(task, members, num_steps, seed);
 ///     while (!rollout.done()) losses.push_back(rollout.step());
 class Rollout {
  public:
   Rollout(std::shared_ptr<const tasks::Task> task, std::vector<Member> members, int64_t num_steps,
-          uint64_t seed);
+          uint64_t seed, at::Device device = at::kCPU);
 
   /// One training step; the losses [P] of the batch before the update.
   std::vector<float> step();
@@ -60,19 +67,18 @@ class Rollout {
   std::vector<at::Tensor> evaluation_params() const;
 
  private:
-  std::vector<at::Tensor> gradients(at::Tensor& losses) const;
   using Measure = at::Tensor (tasks::Task::*)(at::TensorList params, const tasks::Batch&) const;
   std::vector<float> validation_mean(Measure measure) const;
 
   std::shared_ptr<const tasks::Task> task_;
   std::vector<Member> members_;
   int64_t num_steps_;
+  at::Device device_;
   int64_t step_ = 0;
   std::unique_ptr<tasks::BatchStream> stream_;
-  std::vector<at::Tensor> params_;              // stacked, [P, ...]
-  std::vector<std::vector<at::Tensor>> views_;  // per member, without the leading dimension
-  std::vector<optim::State> states_;            // per member
-  std::vector<char> alive_;                     // per member
+  std::vector<at::Tensor> params_;  // stacked, [P, ...]
+  std::unique_ptr<optim::Population> population_;
+  std::vector<char> alive_;  // per member
 };
 
 }  // namespace mnemosyne::meta

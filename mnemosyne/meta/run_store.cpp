@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/safetensors.h"
+#include "mnemosyne/meta/checkpoint.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -46,7 +46,7 @@ std::vector<T> to_vector(const at::Tensor& tensor, const std::string& path) {
 // The file when it is there and was made by these settings.
 std::optional<NamedTensors> load(const std::string& path, const std::string& settings) {
   if (!std::filesystem::exists(path)) return {};
-  io::TensorFile file = io::read_safetensors(path);
+  io::TensorFile file = load_checkpoint(path);
   if (file.metadata["settings"] != settings) return {};
   return std::move(file.tensors);
 }
@@ -58,7 +58,7 @@ void save(const std::string& path, const std::string& settings, const NamedTenso
     throw InputError("[out] expected a folder that can be written to, got " + path + ": " +
                      error.message());
   }
-  io::write_safetensors(path, tensors, {{"settings", settings}});
+  save_checkpoint(path, tensors, {{"settings", settings}});
 }
 
 }  // namespace

@@ -28,10 +28,10 @@ struct RunRecord {
 /// The finished pieces of a comparison on disk, so that an interrupted one goes on where it was and
 /// an optimizer added later meets the tuned baselines of before.
 ///
-/// One safetensors file per run, FOLDER/curves/CELL/LABEL/seed<K>.safetensors, and one per tuning
-/// seed, FOLDER/tuning/CELL/LABEL/seed<K>.safetensors. `settings` says what made a piece (rate,
-/// schedule, fingerprints of the rule and of a user's own data); a piece that something else made
-/// counts as missing. Without a folder nothing is kept. Different pieces may be saved from
+/// One file (meta/checkpoint.h) per run, FOLDER/curves/CELL/LABEL/seed<K>.safetensors, and one per
+/// tuning seed, FOLDER/tuning/CELL/LABEL/seed<K>.safetensors. `settings` says what made a piece
+/// (rate, schedule, fingerprints of the rule and of a user's own data); a piece that something else
+/// made counts as missing. Without a folder nothing is kept. Different pieces may be saved from
 /// different threads.
 class RunStore {
  public:

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 
+#include "mnemosyne/core/device.h"
 #include "mnemosyne/core/random.h"
 #include "mnemosyne/ops/operation_count.h"
 #include "mnemosyne/optim/deferred_count.h"
@@ -34,7 +35,7 @@ Step fused_adamw_step(at::TensorList params, const std::vector<at::Tensor>& grad
   for (const at::Tensor& param : own) {
     means.push_back(at::zeros_like(param));
     squares.push_back(at::zeros_like(param));
-    counters.push_back(at::scalar_tensor(0.0, at::kFloat));
+    counters.push_back(at::scalar_tensor(0.0, param.options().dtype(at::kFloat)));
   }
   return [=]() mutable {
     for (at::Tensor& counter : counters) counter.add_(1);
@@ -68,9 +69,11 @@ void count_operations(const Contender& contender, at::TensorList params,
   cost.host_reads = count.host_reads();
 }
 
-double seconds_of(const Step& step) {
+double seconds_of(const Step& step, at::Device device) {
+  synchronize(device);
   const auto start = std::chrono::steady_clock::now();
   step();
+  synchronize(device);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -96,10 +99,12 @@ double state_bytes_per_param(const optim::UpdateRule& rule, at::TensorList param
 std::vector<StepCost> time_steps(const std::vector<Contender>& contenders, at::TensorList params,
                                  int64_t repetitions) {
   const at::NoGradGuard no_grad;
+  const at::Device device = params.empty() ? at::kCPU : params[0].device();
   const at::Generator generator = tensor_generator(0);
   std::vector<at::Tensor> grads;
   for (const at::Tensor& param : params) {
-    grads.push_back(at::randn(param.sizes(), generator, param.options()).mul_(0.01));
+    const at::Tensor draws = at::randn(param.sizes(), generator, param.options().device(at::kCPU));
+    grads.push_back(draws.mul_(0.01).to(device));
   }
   const Step reference = fused_adamw_step(params, grads);
   std::vector<Step> steps;
@@ -112,8 +117,8 @@ std::vector<StepCost> time_steps(const std::vector<Contender>& contenders, at::T
   // The first repetition warms caches and workspaces up.
   for (int64_t repetition = 0; repetition <= repetitions; ++repetition) {
     for (size_t i = 0; i < steps.size(); ++i) {
-      const double own = seconds_of(steps[i]);
-      const double fused = seconds_of(reference);
+      const double own = seconds_of(steps[i], device);
+      const double fused = seconds_of(reference, device);
       if (repetition == 0) continue;
       seconds[i].push_back(own);
       quotients[i].push_back(own / fused);

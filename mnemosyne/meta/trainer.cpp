@@ -69,7 +69,8 @@ OuterReport Trainer::step() {
                      .learning_rate = rate_factor() * options_.outer.learning_rate};
   const std::shared_ptr<const optim::UpdateRule> current = with(outer_.weights());
   MetaGradient estimate = estimator_->estimate(
-      *current, {outer_step_, options_.seed, horizon_.current(), options_.num_workers});
+      *current,
+      {outer_step_, options_.seed, horizon_.current(), options_.num_workers, options_.device});
   skipped_ += estimate.skipped;
   inner_steps_ += estimate.inner_steps;
   // A step without any finite task would only move the weights along old momentum.
@@ -95,7 +96,7 @@ ValidationReport Trainer::validate() {
   const at::Tensor best = best_.defined() ? best_ : outer_.initial();
   std::vector<ValidationScore> scores =
       validator_.compare(with(outer_.initial()), {with(candidate), with(best)}, horizon_.current(),
-                         options_.num_workers);
+                         options_.num_workers, options_.device);
   ValidationReport report{.step = outer_step_, .horizon = horizon_.current()};
   report.candidate = std::move(scores[0]);
   report.best = std::move(scores[1]);
@@ -167,6 +168,6 @@ void Trainer::save(const std::string& path) const {
   save_checkpoint(path, checkpoint(), metadata_);
 }
 
-void Trainer::load(const std::string& path) { restore(load_checkpoint(path, metadata_)); }
+void Trainer::load(const std::string& path) { restore(load_checkpoint(path, metadata_).tensors); }
 
 }  // namespace mnemosyne::meta

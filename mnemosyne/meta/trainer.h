@@ -19,9 +19,10 @@ struct TrainerOptions {
   int64_t num_outer_steps = 1000;
   double max_minutes =
       0;  ///< Stop after this time, earlier runs of a resumed one included; 0: no limit.
-  int64_t num_workers = 0;   ///< Threads; 0: one per core. Nothing in the result depends on them.
-  bool cosine_rate = false;  ///< Whether the outer rate falls to a tenth over rate_steps.
-  int64_t rate_steps = 0;    ///< Outer steps of that; 0: num_outer_steps.
+  int64_t num_workers = 0;  ///< Threads; 0: one per core. Nothing in the result depends on them.
+  at::Device device = at::kCPU;      ///< Where networks are trained.
+  bool cosine_rate = false;          ///< Whether the outer rate falls to a tenth over rate_steps.
+  int64_t rate_steps = 0;            ///< Outer steps of that; 0: num_outer_steps.
   int64_t validate_every = 25;       ///< Outer steps between validations; 0: never.
   int64_t checkpoint_every = 25;     ///< Outer steps between checkpoints of `run`.
   std::string checkpoint_path = {};  ///< Empty: `run` writes none.
@@ -95,7 +96,7 @@ class Trainer {
   void restore(const NamedTensors& tensors);
 
   /// The same as a safetensors file, written beside and renamed. `metadata` says what was trained;
-  /// `load` refuses (InputError) a file whose metadata differ from it in a key that both have.
+  /// `load` refuses (InputError) a file whose metadata differ from it (meta/checkpoint.h).
   void save(const std::string& path) const;
   void load(const std::string& path);
   void set_metadata(std::map<std::string, std::string> metadata) {

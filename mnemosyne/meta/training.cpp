@@ -12,7 +12,6 @@
 #include <optional>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/crc32c.h"
 #include "mnemosyne/io/file.h"
 #include "mnemosyne/io/metrics.h"
 #include "mnemosyne/io/safetensors.h"
@@ -31,23 +30,12 @@ std::string checkpoint_path(const std::string& folder) {
   return folder + "/checkpoint.safetensors";
 }
 
-// Of everything that a checkpoint holds: a damaged number would otherwise be trained on.
-std::string checksum(const NamedTensors& tensors) {
-  uint32_t crc = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const at::Tensor values = tensor.contiguous();
-    crc = io::crc32c(name, crc);
-    crc = io::crc32c({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}, crc);
-  }
-  return std::to_string(crc);
-}
-
 class Training {
  public:
   Training(const TrainingOptions& options, const TrainingEvents& events)
       : options_(options),
         events_(events),
-        rollout_(options.task, {member()}, options.num_steps, options.seed),
+        rollout_(options.task, {member()}, options.num_steps, options.seed, options.device),
         last_checkpoint_(std::chrono::steady_clock::now()) {}
 
   TrainingResult run() {
@@ -119,21 +107,7 @@ class Training {
   }
 
   void restore(const std::string& path) {
-    const io::TensorFile checkpoint = io::read_safetensors(path);
-    for (const auto& [key, expected] : identity()) {
-      const auto found = checkpoint.metadata.find(key);
-      const std::string got = found != checkpoint.metadata.end() ? found->second
-                              : key == kData                     ? ""
-                                                                 : "none";
-      if (got != expected) {
-        throw InputError("[resume] " + path + ": expected " + key + " " + expected + ", got " +
-                         io::in_quotes(got));
-      }
-    }
-    const auto sum = checkpoint.metadata.find("checksum");
-    if (sum == checkpoint.metadata.end() || sum->second != checksum(checkpoint.tensors)) {
-      throw InputError("[resume] " + path + ": expected numbers with its checksum, got others");
-    }
+    const io::TensorFile checkpoint = load_checkpoint(path, identity());
     const auto taken = find_checked(checkpoint.tensors, "step", at::kLong, {}).item<int64_t>();
     if (taken > options_.num_steps) {
       throw InputError("[steps] expected " + std::to_string(taken) + " or more, which the run in " +
@@ -198,9 +172,7 @@ class Training {
         at::empty({static_cast<int64_t>(recent_losses_.size())}, at::TensorOptions(at::kFloat));
     std::copy(recent_losses_.begin(), recent_losses_.end(), losses.data_ptr<float>());
     tensors.emplace_back(kRecentLosses, losses);
-    std::map<std::string, std::string> metadata = description();
-    metadata["checksum"] = checksum(tensors);
-    io::write_safetensors(checkpoint_path(options_.folder), tensors, metadata);
+    meta::save_checkpoint(checkpoint_path(options_.folder), tensors, description());
     last_checkpoint_ = std::chrono::steady_clock::now();
   }
 

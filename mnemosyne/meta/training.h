@@ -17,6 +17,7 @@ struct TrainingOptions {
   std::optional<double> weight_decay = {};  ///< Unset: the optimizer's own.
   int64_t num_steps = 1000;
   uint64_t seed = 0;
+  at::Device device = at::kCPU;
   std::string folder = {};       ///< Where metrics, checkpoint and weights go; empty: nowhere.
   bool resume = false;           ///< Continue from the folder's checkpoint where there is one.
   int64_t validate_every = 100;  ///< Steps; 0: at the end only.
@@ -55,7 +56,8 @@ struct TrainingResult {
 /// In `folder`: metrics.jsonl and TensorBoard events (`io::MetricSink`), checkpoint.safetensors,
 /// written beside and renamed, and at the end weights.safetensors with the network's parameters by
 /// name. A run that was interrupted at any moment and is resumed ends with the same weights and
-/// metrics, bit for bit, as one that was not.
+/// metrics, bit for bit, as one that was not. It may be resumed on another device, where numbers
+/// differ by rounding.
 ///
 /// A resumed run may have another `num_steps`, no fewer than it has taken, also when it had ended:
 /// it goes on as one of that length. Where neither schedule nor rule knows the length (Schedule

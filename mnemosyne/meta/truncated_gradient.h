@@ -44,11 +44,13 @@ class TruncatedGradientEstimator : public GradientEstimator {
     std::vector<at::Tensor> params = {};
     optim::State state = {};
     optim::State expert_state = {};
-    bool restored = false;  // from a checkpoint that nobody has looked at yet
+    NamedTensors restored = {};  // of a checkpoint, until there is a rule to read it for
   };
 
-  void begin_life(Trainee& trainee, const optim::UpdateRule& rule, const Run& run) const;
-  void check_restored(Trainee& trainee, const optim::UpdateRule& rule, const Run& run) const;
+  void begin_life(Trainee& trainee, const optim::UpdateRule& rule, const Run& run,
+                  at::Device device) const;
+  void read_restored(Trainee& trainee, const optim::UpdateRule& rule, const Run& run,
+                     at::Device device) const;
   MetaGradient run_window(const optim::UpdateRule& rule, Trainee& trainee,
                           const OuterStep& step) const;
 

@@ -43,7 +43,7 @@ Validator::Validator(RunSampler::Families families, ValidationOptions options, u
 
 std::vector<ValidationScore> Validator::compare(std::shared_ptr<const optim::UpdateRule> reference,
                                                 const Rules& candidates, int64_t horizon,
-                                                int64_t num_workers) const {
+                                                int64_t num_workers, at::Device device) const {
   const int64_t num_steps =
       std::max<int64_t>(1, std::llround(options_.length_factor * static_cast<double>(horizon)));
   Rules rules = candidates;
@@ -58,7 +58,7 @@ std::vector<ValidationScore> Validator::compare(std::shared_ptr<const optim::Upd
   }
   std::vector<std::vector<double>> losses(tasks_.size());
   run_parallel(static_cast<int64_t>(tasks_.size()), num_workers, [&](int64_t i) {
-    Rollout rollout(tasks_[i], members, num_steps, seeds_[i]);
+    Rollout rollout(tasks_[i], members, num_steps, seeds_[i], device);
     losses[i] = final_log_losses(rollout, options_.fitness);
   });
 

@@ -46,7 +46,7 @@ class Validator {
   /// One score per candidate, at a training horizon of `horizon` steps.
   std::vector<ValidationScore> compare(std::shared_ptr<const optim::UpdateRule> reference,
                                        const Rules& candidates, int64_t horizon,
-                                       int64_t num_workers) const;
+                                       int64_t num_workers, at::Device device = at::kCPU) const;
 
  private:
   std::vector<std::shared_ptr<const tasks::Task>> tasks_;

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 
@@ -18,6 +19,17 @@ namespace {
 constexpr size_t kSignals = 3;
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
+
+/// Of a list whose steps have been counted.
+std::vector<TensorFacts> facts_of(const State& state, at::TensorList params,
+                                  const StepOptions& options) {
+  std::vector<TensorFacts> facts;
+  for (size_t i = 0; i < params.size(); ++i) {
+    facts.push_back(
+        {step_count(state[i]), options.num_steps, params[i].numel(), matrix_rows(params[i])});
+  }
+  return facts;
+}
 
 }  // namespace
 
@@ -46,19 +58,22 @@ std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList
   return base_.step_sizes(state, params, options);
 }
 
-ops::StepCorrection MnemosyneRule::correct(StepList& list, State& state, at::TensorList params,
-                                           const StepOptions& options) const {
-  std::vector<TensorFacts> facts;
-  for (size_t i = 0; i < params.size(); ++i) {
-    facts.push_back(
-        {step_count(state[i]), options.num_steps, params[i].numel(), matrix_rows(params[i])});
-  }
+ops::StepCorrection MnemosyneRule::correct(StepList& list, State& state,
+                                           const std::vector<TensorFacts>& facts,
+                                           const std::vector<const MnemosyneRule*>& rules) const {
   const ops::StepSums sums = list.advance(state, /*with_sums=*/true);
   std::vector<at::Tensor> signals;
   for (const ParamState& own : state) signals.push_back(own[kSignals]);
-  const at::Tensor x = advance_features(signals, list.in_place(), sums, facts);
-  for (size_t i = 0; i < params.size(); ++i) state[i][kSignals] = signals[i];
-  return step_correction(x.matmul(controller_.to(x.options()).t()),
+  const auto members = static_cast<int64_t>(rules.size());
+  const at::Tensor x = advance_features(signals, list.in_place(), sums, facts, members);
+  for (size_t i = 0; i < facts.size(); ++i) state[i][kSignals] = signals[i];
+  std::vector<at::Tensor> outputs;
+  for (int64_t m = 0; m < members; ++m) {
+    const int64_t length = x.size(0) / members;
+    const at::Tensor& weights = rules[static_cast<size_t>(m)]->controller_;
+    outputs.push_back(x.narrow(0, m * length, length).matmul(weights.to(x.options()).t()));
+  }
+  return step_correction(members == 1 ? outputs[0] : at::cat(outputs),
                          {.step = options_.step_bound, .mixture = options_.mixture_bound});
 }
 
@@ -70,7 +85,8 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
   const std::vector<double> no_shrink(params.size());
   StepList list =
       base_.list(StepList::Form::kReference, grads, result.state, params, options, no_shrink);
-  const ops::StepCorrection correction = correct(list, result.state, params, options);
+  const ops::StepCorrection correction =
+      correct(list, result.state, facts_of(result.state, params, options), {this});
   result.updates = list.directions(&correction);
   return result;
 }
@@ -81,8 +97,37 @@ void MnemosyneRule::do_step_(at::TensorList grads, State& state, at::TensorList 
   if (params.empty()) return;
   const at::NoGradGuard no_grad;
   StepList list = base_.list(StepList::Form::kInPlace, grads, state, params, options, shrink);
-  const ops::StepCorrection correction = correct(list, state, params, options);
+  const ops::StepCorrection correction =
+      correct(list, state, facts_of(state, params, options), {this});
   list.apply(&correction, options.fallbacks);
+}
+
+bool MnemosyneRule::steps_with(const UpdateRule& other) const {
+  const auto* rule = dynamic_cast<const MnemosyneRule*>(&other);
+  return rule != nullptr && options_.learned && rule->options_.learned &&
+         rule->options_.step_bound == options_.step_bound &&
+         rule->options_.mixture_bound == options_.mixture_bound;
+}
+
+void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) const {
+  if (members.size() == 1 || !options_.learned || !StepList::can_join(members)) {
+    return UpdateRule::do_step_members_(members);
+  }
+  const at::NoGradGuard no_grad;
+  StepList::Inputs all;
+  std::vector<const MnemosyneRule*> rules;
+  for (const MemberStep& member : members) {
+    rules.push_back(static_cast<const MnemosyneRule*>(member.rule));
+    rules.back()->base_.join(member, all);
+  }
+  StepList list(StepList::Form::kInPlace, all.grads, all.state, all.params, all.rows, all.base, {});
+  std::vector<TensorFacts> facts;
+  for (const MemberStep& member : members) {
+    const std::vector<TensorFacts> own = facts_of(*member.state, member.params, member.options);
+    facts.insert(facts.end(), own.begin(), own.end());
+  }
+  const ops::StepCorrection correction = correct(list, all.state, facts, rules);
+  list.apply(&correction, nullptr);
 }
 
 at::Tensor MnemosyneRule::fallback_update(const at::Tensor& grad, const ParamState& state,

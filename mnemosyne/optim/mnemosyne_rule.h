@@ -8,6 +8,8 @@
 
 namespace mnemosyne::optim {
 
+struct TensorFacts;
+
 struct MnemosyneRuleOptions {
   OrthogonalOptions base = {};  ///< The rule that the learned part corrects.
   bool learned = true;          ///< false leaves exactly the base rule.
@@ -58,6 +60,7 @@ class MnemosyneRule : public UpdateRule {
   std::vector<double> step_sizes(const State& state, at::TensorList params,
                                  const StepOptions& options) const override;
   std::string options_json() const override;
+  bool steps_with(const UpdateRule& other) const override;
   NamedTensors weights() const override;
   WeightAxes weight_axes() const override;
   std::shared_ptr<UpdateRule> with_weights(const NamedTensors& weights) const override;
@@ -67,13 +70,16 @@ class MnemosyneRule : public UpdateRule {
                          const StepOptions& options) const override;
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  void do_step_members_(const std::vector<MemberStep>& members) const override;
   at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
                              const at::Tensor& param, const StepOptions& options) const override;
   bool steps_with_factors() const override { return true; }
 
  private:
-  ops::StepCorrection correct(StepList& list, State& state, at::TensorList params,
-                              const StepOptions& options) const;
+  /// Advances a list and its signals; the outputs of these rules' controllers for their members'
+  /// tensors, which `facts` tells of, as corrections.
+  ops::StepCorrection correct(StepList& list, State& state, const std::vector<TensorFacts>& facts,
+                              const std::vector<const MnemosyneRule*>& rules) const;
 
   MnemosyneRuleOptions options_;
   OrthogonalRule base_;

@@ -128,6 +128,38 @@ void OrthogonalRule::do_step_(at::TensorList grads, State& state, at::TensorList
   list.apply(nullptr, options.fallbacks);
 }
 
+bool OrthogonalRule::steps_with(const UpdateRule& other) const {
+  return dynamic_cast<const OrthogonalRule*>(&other) != nullptr;
+}
+
+void OrthogonalRule::join(const MemberStep& member, StepList::Inputs& all) const {
+  for (size_t i = 0; i < member.params.size(); ++i) {
+    const ParamState& state = (*member.state)[i];
+    const int64_t rows = this->rows(member.params[i]);
+    all.grads.push_back(member.grads[i]);
+    all.params.push_back(member.params[i]);
+    all.state.push_back(state);
+    all.rows.push_back(rows);
+    all.base.push_back(
+        base_coefficients(options_, member.options, step_count(state) + 1, rows > 0));
+    all.base.back().decay = member.shrink[i];
+  }
+}
+
+void OrthogonalRule::do_step_members_(const std::vector<MemberStep>& members) const {
+  if (members.size() == 1 || !StepList::can_join(members)) {
+    return UpdateRule::do_step_members_(members);
+  }
+  const at::NoGradGuard no_grad;
+  StepList::Inputs all;
+  for (const MemberStep& member : members) {
+    static_cast<const OrthogonalRule&>(*member.rule).join(member, all);
+  }
+  StepList list(StepList::Form::kInPlace, all.grads, all.state, all.params, all.rows, all.base, {});
+  list.advance(all.state, /*with_sums=*/false);
+  list.apply(nullptr, nullptr);
+}
+
 at::Tensor OrthogonalRule::fallback_update(const at::Tensor&, const ParamState& state,
                                            const at::Tensor& param,
                                            const StepOptions& options) const {

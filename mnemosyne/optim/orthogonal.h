@@ -59,6 +59,7 @@ class OrthogonalRule : public UpdateRule {
   std::vector<double> step_sizes(const State& state, at::TensorList params,
                                  const StepOptions& options) const override;
   std::string options_json() const override;
+  bool steps_with(const UpdateRule& other) const override;
 
   const OrthogonalOptions& options() const { return options_; }
 
@@ -67,6 +68,7 @@ class OrthogonalRule : public UpdateRule {
                          const StepOptions& options) const override;
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  void do_step_members_(const std::vector<MemberStep>& members) const override;
   at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
                              const at::Tensor& param, const StepOptions& options) const override;
   bool steps_with_factors() const override { return true; }
@@ -77,6 +79,9 @@ class OrthogonalRule : public UpdateRule {
   int64_t rows(const at::Tensor& param) const;
   StepList list(StepList::Form form, at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const;
+
+  /// Appends the list of a member, of which this is the rule.
+  void join(const MemberStep& member, StepList::Inputs& all) const;
 
   OrthogonalOptions options_;
   bool elementwise_ = false;  // Adam's direction for matrices, too

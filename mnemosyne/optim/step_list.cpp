@@ -54,6 +54,14 @@ StepList::StepList(Form form, at::TensorList grads, State& state, at::TensorList
   }
 }
 
+bool StepList::can_join(const std::vector<MemberStep>& members) {
+  return std::all_of(members.begin(), members.end(), [&](const MemberStep& member) {
+    return member.params.size() == members.front().params.size() && !member.params.empty() &&
+           member.options.fallbacks == nullptr && !member.options.lr_factor.defined() &&
+           !member.options.weight_decay_factor.defined();
+  });
+}
+
 StepList::Group& StepList::group_of(const at::Tensor& param, const StepOptions& options) {
   const auto same = [&](const Group& group) {
     const at::Tensor& other = group.step.params.front();

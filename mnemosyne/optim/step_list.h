@@ -17,6 +17,18 @@ namespace mnemosyne::optim {
 /// of one device move nothing.
 class StepList {
  public:
+  /// What a list is made of: `rows` and `base` of each tensor as in ops::TensorStep.
+  struct Inputs {
+    std::vector<at::Tensor> grads, params;
+    State state;  ///< The tensors of the state that is stepped; their own, not copies.
+    std::vector<int64_t> rows;
+    std::vector<ops::StepBase> base;
+  };
+
+  /// Whether the lists of these members can be stepped as one, one after the other: they have the
+  /// same length, and nobody asks for what only a list of its own can give.
+  static bool can_join(const std::vector<MemberStep>& members);
+
   /// Where moments, sums and directions come from.
   enum class Form {
     kReference,  ///< The readable form: writes nothing, differentiable.

@@ -79,12 +79,32 @@ UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::Te
 void UpdateRule::step_(at::TensorList grads, State& state, at::TensorList params,
                        const StepOptions& given) const {
   const StepOptions options = checked(grads, state, params, given);
-  const std::vector<double> shrink = this->shrink(state, params, options);
-  const bool factors = options.lr_factor.defined() || options.weight_decay_factor.defined();
-  if (factors && !steps_with_factors()) {
-    return UpdateRule::do_step_(grads, state, params, options, shrink);
+  do_step_members_({{this, grads, &state, params, options, shrink(state, params, options)}});
+}
+
+void UpdateRule::step_members_(std::vector<MemberStep>& members) {
+  if (members.empty()) return;
+  for (MemberStep& member : members) {
+    const UpdateRule& rule = *member.rule;
+    StepOptions& options = member.options;
+    if (!options.weight_decay) options.weight_decay = rule.default_weight_decay();
+    check_step_options(rule, options, rule.name());
+    member.shrink = rule.shrink(*member.state, member.params, options);
   }
-  do_step_(grads, state, params, options, shrink);
+  members.front().rule->do_step_members_(members);
+}
+
+void UpdateRule::do_step_members_(const std::vector<MemberStep>& members) const {
+  for (const MemberStep& member : members) {
+    const UpdateRule& rule = *member.rule;
+    const StepOptions& options = member.options;
+    const bool factors = options.lr_factor.defined() || options.weight_decay_factor.defined();
+    if (factors && !rule.steps_with_factors()) {
+      rule.UpdateRule::do_step_(member.grads, *member.state, member.params, options, member.shrink);
+    } else {
+      rule.do_step_(member.grads, *member.state, member.params, options, member.shrink);
+    }
+  }
 }
 
 std::vector<double> UpdateRule::step_sizes(const State&, at::TensorList params,
@@ -140,18 +160,13 @@ StepOptions UpdateRule::checked(at::TensorList grads, State& state, at::TensorLi
   }
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor &param = params[i], &grad = grads[i];
-    if (!param.defined() || param.layout() != at::kStrided || !param.is_floating_point()) {
-      refuse(*this, "a dense floating-point tensor", i,
-             param.defined() ? c10::str(param.scalar_type(), " ", param.layout()) : "none");
-    }
+    check_param(i, param);
     if (!grad.defined() || grad.layout() != at::kStrided || !grad.is_floating_point() ||
         grad.sizes() != param.sizes() || grad.device() != param.device()) {
       refuse(*this, c10::str("a dense gradient of shape ", param.sizes(), " on ", param.device()),
              i, grad.defined() ? describe(grad) : "none");
     }
-    const StateLayout layout = state_layout(param);
-    check_state(layout, state[i], name(), "parameter " + std::to_string(i));
-    place_state(layout, state[i], param);
+    check_state_of(i, param, state[i]);
   }
   check_shared(state, params);
   return options;
@@ -164,6 +179,31 @@ void UpdateRule::check_shared(State& state, at::TensorList params) const {
   if (state.shared.empty()) state.shared = zero_state(layout, like);
   check_state(layout, state.shared, name(), "the list");
   place_state(layout, state.shared, like);
+}
+
+void UpdateRule::check_param(size_t index, const at::Tensor& param) const {
+  if (param.defined() && param.layout() == at::kStrided && param.is_floating_point()) return;
+  refuse(*this, "a dense floating-point tensor", index,
+         param.defined() ? c10::str(param.scalar_type(), " ", param.layout()) : "none");
+}
+
+void UpdateRule::check_state_of(size_t index, const at::Tensor& param, ParamState& state) const {
+  const StateLayout layout = state_layout(param);
+  check_state(layout, state, name(), "parameter " + std::to_string(index));
+  place_state(layout, state, param);
+}
+
+void UpdateRule::adopt(State& state, at::TensorList params) const {
+  if (state.size() != params.size()) {
+    throw InputError("[" + name() + "] expected a state for each of " +
+                     std::to_string(params.size()) + " parameters, got " +
+                     std::to_string(state.size()));
+  }
+  for (size_t i = 0; i < params.size(); ++i) {
+    check_param(i, params[i]);
+    check_state_of(i, params[i], state[i]);
+  }
+  check_shared(state, params);
 }
 
 void check_step_options(const UpdateRule& rule, const StepOptions& options,

@@ -37,6 +37,19 @@ struct UpdateResult {
   State state;                      ///< The state after the step.
 };
 
+class UpdateRule;
+
+/// What `UpdateRule::step_` takes, of one of several networks that are stepped together
+/// (optim/population.h). What it points to outlives the step.
+struct MemberStep {
+  const UpdateRule* rule = nullptr;
+  at::TensorList grads = {};
+  State* state = nullptr;
+  at::TensorList params = {};
+  StepOptions options = {};
+  std::vector<double> shrink = {};  ///< What weight decay takes off; `step_members_` fills it in.
+};
+
 /// An optimizer as a pure function: (gradients, state, parameters) -> (updates, state).
 ///
 /// `update` never writes to its arguments and is differentiable with respect to `weights()`, which
@@ -84,6 +97,18 @@ class UpdateRule {
   /// its state that are not finite start anew, and `StepOptions::fallbacks` counts one.
   void step_(at::TensorList grads, State& state, at::TensorList params,
              const StepOptions& options) const;
+
+  /// Whether `step_members_` takes both rules' members in one pass: rules of one kind, whatever
+  /// their weights and options.
+  virtual bool steps_with(const UpdateRule& /*other*/) const { return false; }
+
+  /// `step_` of every member, bit for bit, in one pass where the rules have one: `steps_with` holds
+  /// for all of them. Nothing is checked of states and parameters (`adopt`).
+  static void step_members_(std::vector<MemberStep>& members);
+
+  /// InputError for a state that is not that of the parameters, and for a parameter that no rule
+  /// takes; state on another device than it belongs to is brought back.
+  void adopt(State& state, at::TensorList params) const;
 
   /// A usable learning rate where the user names none (1 for learned rules).
   virtual double default_lr() const = 0;
@@ -134,6 +159,10 @@ class UpdateRule {
   virtual void do_step_(at::TensorList grads, State& state, at::TensorList params,
                         const StepOptions& options, const std::vector<double>& shrink) const;
 
+  /// `step_members_` of members whose rules are like this one; the default steps one after the
+  /// other.
+  virtual void do_step_members_(const std::vector<MemberStep>& members) const;
+
   /// What a tensor takes in place of an update that is not finite, without weight decay, from its
   /// gradient and its state after the step, both finite: the default leaves the tensor where it is.
   virtual at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
@@ -161,6 +190,8 @@ class UpdateRule {
   StepOptions checked(at::TensorList grads, State& state, at::TensorList params,
                       StepOptions options) const;
   void check_shared(State& state, at::TensorList params) const;
+  void check_param(size_t index, const at::Tensor& param) const;
+  void check_state_of(size_t index, const at::Tensor& param, ParamState& state) const;
   std::vector<double> shrink(const State& state, at::TensorList params,
                              const StepOptions& options) const;
 };

@@ -28,6 +28,8 @@ class ModelTask : public Task {
 
   std::map<std::string, std::string> metadata() const override { return model_->metadata(); }
 
+  bool is_batched() const override { return model_->is_batched(); }
+
  protected:
   const Model& model() const { return *model_; }
 

@@ -77,10 +77,12 @@ class Quadratic : public Task {
   }
 
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
-    const at::Tensor matrix = params[0].sub(matrix_.add(batch[0]));
-    const at::Tensor vector = params[1].sub(vector_.add(batch[1]));
-    const at::Tensor from_matrix = at::matmul(at::matmul(left_, matrix), right_).square();
-    return from_matrix.mean({1, 2}).add(vector.mul(scales_).square().mean(1)).mul(0.5);
+    const auto here = [&](const at::Tensor& own) { return own.to(params[0].device()); };
+    const at::Tensor matrix = params[0].sub(here(matrix_).add(batch[0]));
+    const at::Tensor vector = params[1].sub(here(vector_).add(batch[1]));
+    const at::Tensor from_matrix =
+        at::matmul(at::matmul(here(left_), matrix), here(right_)).square();
+    return from_matrix.mean({1, 2}).add(vector.mul(here(scales_)).square().mean(1)).mul(0.5);
   }
 
  private:

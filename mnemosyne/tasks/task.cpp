@@ -4,6 +4,11 @@ namespace mnemosyne::tasks {
 
 at::Tensor Task::accuracy(at::TensorList, const Batch&) const { return {}; }
 
+std::vector<at::Tensor> on_device(std::vector<at::Tensor> tensors, at::Device device) {
+  for (at::Tensor& tensor : tensors) tensor = tensor.to(device);
+  return tensors;
+}
+
 std::vector<at::Tensor> stack_members(at::TensorList params, int64_t members) {
   std::vector<at::Tensor> stacked;
   for (const at::Tensor& param : params) {

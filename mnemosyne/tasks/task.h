@@ -31,8 +31,10 @@ class BatchStream {
 /// this is what makes a grid of learning rates or a population of perturbed optimizers one batched
 /// network.
 ///
-/// P = members, B = batch; tensors are float32 on the CPU. Everything is const and safe to call
-/// from several threads; a BatchStream belongs to one thread.
+/// P = members, B = batch; tensors are float32. Initial values and batches are drawn on the CPU,
+/// the same for every device; `loss` and `accuracy` compute where the parameters are, to which the
+/// batch has to be brought (`on_device`). Everything is const and safe to call from several
+/// threads; a BatchStream belongs to one thread.
 class Task {
  public:
   virtual ~Task() = default;
@@ -62,6 +64,9 @@ class Task {
   /// without the task: nn::module_metadata where it is a module.
   virtual std::map<std::string, std::string> metadata() const { return {}; }
 
+  /// Whether P members are one batched computation, so that they cost less together than apart.
+  virtual bool is_batched() const { return true; }
+
   /// Fraction of right answers of every member, [P]; undefined where the task is no classification.
   virtual at::Tensor accuracy(at::TensorList params, const Batch& batch) const;
 
@@ -77,6 +82,9 @@ class TaskFamily {
   virtual std::string name() const = 0;
   virtual std::shared_ptr<const Task> sample(uint64_t seed) const = 0;
 };
+
+/// The tensors on the device; those that are there already are not copied.
+std::vector<at::Tensor> on_device(std::vector<at::Tensor> tensors, at::Device device);
 
 /// P equal copies of one network's parameters: each tensor [...] becomes a contiguous [P, ...].
 std::vector<at::Tensor> stack_members(at::TensorList params, int64_t members);

@@ -267,3 +267,22 @@ def test_a_run_is_not_overwritten(tmp_path):
         "train", "--task", MLP, "--optimizer", "adamw", "--steps", 3, "--out", tmp_path
     )
     assert "--resume" in message and str(tmp_path) in message
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "evaluate", "meta-train"])
+def test_a_device_is_there_or_refused_in_one_line(command, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(3)}, weights)
+    arguments = {
+        "train": ("--task", MLP, "--steps", 1),
+        "compare": ("--task", f"{MLP}@1", "--optimizers", "adamw"),
+        "evaluate": ("--task", MLP, "--weights", weights),
+        "meta-train": ("--out", tmp_path / "out", "--validate-every", 0),
+    }[command]
+    for name in ["gpu", "meta", "cuda:x"]:
+        message = refused(command, *arguments, "--device", name)
+        assert f'[device] expected cpu, cuda or cuda:N, got "{name}"' in message
+    if not torch.cuda.is_available():
+        message = refused(command, *arguments, "--device", "cuda")
+        assert '[device] expected cpu where there is no CUDA device, got "cuda"' in message
+    assert "--device" in run(command, "--help").stdout

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "mnemosyne/core/error.h"
-#include "mnemosyne/io/gzip.h"
+#include "mnemosyne/io/byte_source.h"
 #include "mnemosyne/tasks/data/bytes.h"
 #include "mnemosyne/tasks/data/cifar.h"
 #include "mnemosyne/tasks/data/idx_folder.h"
@@ -43,7 +43,7 @@ ImageData read_images(const std::string& folder) {
 
 ImageData read_cifar_folder(const std::string& folder) {
   const auto read = [](const std::string& path) {
-    return parse_cifar(io::read_plain_or_gzip(path), path);
+    return parse_cifar(io::read_unpacked(path), path);
   };
   std::vector<at::Tensor> images, labels;
   for (int i = 1; i <= 5; ++i) {

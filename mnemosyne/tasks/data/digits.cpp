@@ -10,7 +10,7 @@
 #include "mnemosyne/core/embedded.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
-#include "mnemosyne/io/gzip.h"
+#include "mnemosyne/io/gzip_source.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -83,8 +83,9 @@ std::shared_ptr<const ImageData> digits() {
     if (file.empty()) {
       throw InputError("[digits] expected the digits inside the library, got a build without them");
     }
+    const auto table = io::unpack_gzip(io::open_bytes(std::string(file), "digits.csv.gz"));
     return std::make_shared<const ImageData>(
-        parse_digits(io::unpack_gzip(file, "digits.csv.gz", kLargestFile), kTrainSize));
+        parse_digits(io::read_all(*table, kLargestFile), kTrainSize));
   }();
   return data;
 }

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "mnemosyne/io/gzip.h"
+#include "mnemosyne/io/byte_source.h"
 #include "mnemosyne/tasks/data/bytes.h"
 #include "mnemosyne/tasks/data/datasets.h"
 #include "mnemosyne/tasks/data/idx.h"
@@ -16,8 +16,8 @@ constexpr int64_t kClasses = 10;
 
 /// `num_classes` as in parse_idx_labels.
 ImageSet read_set(const std::string& images, const std::string& labels, int64_t num_classes) {
-  const ImageSet set{parse_idx_images(io::read_plain_or_gzip(images), images),
-                     parse_idx_labels(io::read_plain_or_gzip(labels), labels, num_classes)};
+  const ImageSet set{parse_idx_images(io::read_unpacked(images), images),
+                     parse_idx_labels(io::read_unpacked(labels), labels, num_classes)};
   if (set.images.size(0) != set.labels.size(0)) {
     refuse_data(labels, "one label for each of " + std::to_string(set.images.size(0)) + " images",
                 std::to_string(set.labels.size(0)) + " labels");

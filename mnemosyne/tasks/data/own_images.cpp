@@ -24,7 +24,9 @@ class PaddedModel : public Model {
   std::vector<std::string> param_names() const override { return model_->param_names(); }
   std::vector<at::Tensor> init(uint64_t seed) const override { return model_->init(seed); }
   int64_t num_params() const override { return model_->num_params(); }
+  NamedTensors buffers() const override { return model_->buffers(); }
   std::map<std::string, std::string> metadata() const override { return model_->metadata(); }
+  bool is_batched() const override { return model_->is_batched(); }
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     return model_->forward(params, pad(inputs));

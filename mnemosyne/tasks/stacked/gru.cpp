@@ -8,8 +8,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/lerp.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <vector>
 
 namespace mnemosyne::tasks {
 namespace {
@@ -114,12 +117,38 @@ class Gru : public torch::autograd::Function<Gru> {
   }
 };
 
-}  // namespace
-
-at::Tensor stacked_gru(const at::Tensor& input_gates, const Affine& recurrent) {
+void check(const at::Tensor& input_gates, const Affine& recurrent) {
   TORCH_CHECK(input_gates.dim() == 4 && input_gates.size(3) == 3 * recurrent.weight.size(2),
               "[stacked_gru] expected input gates [P,T,B,", 3 * recurrent.weight.size(2), "], got ",
               input_gates.sizes());
+}
+
+}  // namespace
+
+at::Tensor stacked_gru_reference(const at::Tensor& input_gates, const Affine& recurrent) {
+  check(input_gates, recurrent);
+  const int64_t members = input_gates.size(0), batch = input_gates.size(2);
+  const int64_t hidden = recurrent.weight.size(2);
+  const at::Tensor bias = recurrent.bias.unsqueeze(1), weight = recurrent.weight.transpose(1, 2);
+  at::Tensor state = at::zeros({members, batch, hidden}, input_gates.options());
+  std::vector<at::Tensor> states;
+  for (const at::Tensor& input : input_gates.unbind(1)) {
+    const at::Tensor gates = at::baddbmm(bias, state, weight);
+    const auto part = [&](const at::Tensor& all, int64_t which) {
+      return all.narrow(2, which * hidden, hidden);
+    };
+    const at::Tensor reset = part(input, 0).add(part(gates, 0)).sigmoid();
+    const at::Tensor update = part(input, 1).add(part(gates, 1)).sigmoid();
+    const at::Tensor fresh = part(input, 2).add(reset.mul(part(gates, 2))).tanh();
+    state = at::lerp(fresh, state, update);
+    states.push_back(state);
+  }
+  return at::stack(states, 1);
+}
+
+at::Tensor stacked_gru(const at::Tensor& input_gates, const Affine& recurrent) {
+  check(input_gates, recurrent);
+  if (!input_gates.is_cpu()) return stacked_gru_reference(input_gates, recurrent);
   return Gru::apply(input_gates, recurrent.weight, recurrent.bias);
 }
 

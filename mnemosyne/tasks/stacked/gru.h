@@ -14,7 +14,10 @@ namespace mnemosyne::tasks {
 ///     r, z = sigmoid(input + hidden);  n = tanh(input + r * hidden);  h = (1 - z) * n + z * h
 ///
 /// One autograd node for the whole sequence, with its gradient by hand: some forty calls a step
-/// become five. First derivatives only.
+/// become five. First derivatives only. On other devices than the CPU the reference.
 at::Tensor stacked_gru(const at::Tensor& input_gates, const Affine& recurrent);
+
+/// The same step by step in plain ATen: the specification.
+at::Tensor stacked_gru_reference(const at::Tensor& input_gates, const Affine& recurrent);
 
 }  // namespace mnemosyne::tasks

@@ -46,7 +46,7 @@ at::Tensor stacked_embedding(const at::Tensor& indices, const at::Tensor& table)
   const int64_t members = table.size(0), rows = table.size(1);
   at::Tensor positions = indices.unsqueeze(0);
   if (members > 1) {
-    positions = positions.add(at::arange(0, members * rows, rows, at::kLong).unsqueeze(1));
+    positions = positions.add(at::arange(0, members * rows, rows, indices.options()).unsqueeze(1));
   }
   return at::embedding(table.reshape({members * rows, table.size(2)}), positions);
 }

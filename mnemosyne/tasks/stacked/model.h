@@ -36,6 +36,9 @@ class Model {
   /// See Task::metadata.
   virtual std::map<std::string, std::string> metadata() const { return {}; }
 
+  /// See Task::is_batched.
+  virtual bool is_batched() const { return true; }
+
   /// Inputs without a member dimension, [B, ...], to outputs [P,N,out]: one row per example (N =
   /// B), or per position of every example (N = B * length) for a model of sequences.
   virtual at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const = 0;

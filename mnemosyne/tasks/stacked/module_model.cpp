@@ -11,6 +11,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
+#include <iterator>
 #include <mutex>
 #include <utility>
 
@@ -57,7 +59,7 @@ struct Instance {
   std::vector<at::Tensor> params;
 };
 
-Instance build(const NetworkFactory& factory, uint64_t seed) {
+Instance build(const NetworkFactory& factory, uint64_t seed, at::Device device = at::kCPU) {
   const SeededGlobalGenerator seeded(mix_seeds(seed, 0));
   Instance instance{.network = factory(seed), .names = {}, .params = {}};
   if (!instance.network.module || !instance.network.forward) {
@@ -76,6 +78,7 @@ Instance build(const NetworkFactory& factory, uint64_t seed) {
   if (instance.params.empty()) {
     throw InputError("[module_model] expected a module with parameters, got none");
   }
+  if (device != at::kCPU) instance.network.module->to(device);
   return instance;
 }
 
@@ -109,9 +112,11 @@ class ModuleModel : public Model {
 
   int64_t num_params() const override { return num_params_; }
 
+  bool is_batched() const override { return false; }
+
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const at::NoGradGuard no_grad;
-    const Borrowed instance(*this);
+    const Borrowed instance(*this, params[0].device());
     std::vector<at::Tensor> outputs;
     for (int64_t p = 0; p < params[0].size(0); ++p) {
       bind(*instance, params, p);
@@ -126,7 +131,7 @@ class ModuleModel : public Model {
   /// Losses [P]; with `grads`, which are stacked and zero, the members' gradients too.
   at::Tensor run(at::TensorList params, const at::Tensor& inputs, const LossFunction& loss,
                  std::vector<at::Tensor>* grads) const {
-    const Borrowed instance(*this);
+    const Borrowed instance(*this, params[0].device());
     const at::AutoGradMode grad_mode(grads != nullptr);
     std::vector<at::Tensor> losses;
     for (int64_t p = 0; p < params[0].size(0); ++p) {
@@ -152,15 +157,21 @@ class ModuleModel : public Model {
   /// An instance for one call: one that is idle, or a new one.
   class Borrowed {
    public:
-    explicit Borrowed(const ModuleModel& model) : model_(model) {
+    Borrowed(const ModuleModel& model, at::Device device) : model_(model) {
       {
         const std::lock_guard<std::mutex> lock(model_.mutex_);
-        if (!model_.idle_.empty()) {
-          instance_ = std::move(model_.idle_.back());
-          model_.idle_.pop_back();
+        auto& idle = model_.idle_;
+        const auto found = std::find_if(idle.rbegin(), idle.rend(), [&](const auto& instance) {
+          return instance->params[0].device() == device;
+        });
+        if (found != idle.rend()) {
+          instance_ = std::move(*found);
+          idle.erase(std::next(found).base());
         }
       }
-      if (!instance_) instance_ = std::make_unique<Instance>(build(model_.factory_, kBufferSeed));
+      if (!instance_) {
+        instance_ = std::make_unique<Instance>(build(model_.factory_, kBufferSeed, device));
+      }
     }
     ~Borrowed() {
       const std::lock_guard<std::mutex> lock(model_.mutex_);

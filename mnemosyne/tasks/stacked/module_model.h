@@ -34,7 +34,8 @@ using NetworkFactory = std::function<Network(uint64_t seed)>;
 ///     auto task = make_classification("linear_digits", model, digits());
 ///
 /// Names and order of the parameters are those of `named_parameters()`; one without dimensions
-/// becomes [1]. They have to be float32 on the CPU.
+/// becomes [1]. They have to be float32 and are made on the CPU; a call computes where the
+/// parameters that it is given are, on a copy of the module there.
 ///
 /// `loss` runs the members one after the other, forward and at once backward, on a module whose
 /// parameters are views of the member's: nothing that one member does reaches another, and only one

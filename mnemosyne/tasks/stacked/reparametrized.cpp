@@ -35,6 +35,8 @@ class Reparametrized : public Task {
 
   std::vector<Batch> validation_batches() const override { return inner_->validation_batches(); }
 
+  bool is_batched() const override { return inner_->is_batched(); }
+
   at::Tensor loss(at::TensorList params, const Batch& batch) const override {
     return inner_->loss(scaled(params), batch).mul(loss_scale_);
   }
