@@ -82,8 +82,9 @@ at::Tensor ScheduleFree::update_one(const at::Tensor& grad, ParamState& state,
   if (*options.weight_decay != 0.0) direction.add_(decay_of(param, options));
 
   at::Tensor update = param.sub(fast).mul_(share);
-  update.add_(direction * (lr * (1.0 - options_.beta1 * (1.0 - share))));
-  fast.sub_(direction * lr);
+  const at::Tensor step = lr * (1.0 - options_.beta1 * (1.0 - share));
+  update.addcmul_(direction, step.to(update.scalar_type()));
+  fast.addcmul_(direction, lr.to(fast.scalar_type()), -1.0);
   return update;
 }
 
