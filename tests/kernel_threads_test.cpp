@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "isa_testing.h"
 #include "linear_attention_cases.h"
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/nn/feature_map.h"
@@ -242,16 +243,11 @@ std::vector<Kernel> small_kernels() {
   return kernels;
 }
 
-class KernelThreads : public ::testing::TestWithParam<kernels::Isa> {
+class KernelThreads : public testing::EveryIsa {
  protected:
-  void SetUp() override { kernels::set_active_isa(GetParam()); }
-  void TearDown() override {
-    kernels::set_active_isa(isa_);
-    at::set_num_threads(threads_);
-  }
+  void TearDown() override { at::set_num_threads(threads_); }
 
  private:
-  kernels::Isa isa_ = kernels::active_isa();
   int threads_ = at::get_num_threads();
 };
 

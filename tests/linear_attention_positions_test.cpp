@@ -1,6 +1,7 @@
 #include <string>
 
 #include "mnemosyne/kernels/isa.h"
+#include "tests/isa_testing.h"
 #include "tests/linear_attention_cases.h"
 #include "tests/testing.h"
 
@@ -12,18 +13,7 @@ using testing::AttentionCase;
 using testing::make_call;
 using Kind = FeatureMapKind;
 
-class LinearAttentionPositions : public ::testing::TestWithParam<kernels::Isa> {
- protected:
-  void SetUp() override {
-    previous_ = kernels::active_isa();
-    kernels::set_active_isa(GetParam());
-  }
-
-  void TearDown() override { kernels::set_active_isa(previous_); }
-
- private:
-  kernels::Isa previous_;
-};
+class LinearAttentionPositions : public testing::EveryIsa {};
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearAttentionPositions,
                          ::testing::ValuesIn(kernels::available_isas()));

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "mnemosyne/kernels/isa.h"
+#include "tests/isa_testing.h"
 #include "tests/linear_attention_cases.h"
 #include "tests/testing.h"
 
@@ -17,18 +18,7 @@ using testing::close;
 using testing::make_call;
 using Kind = FeatureMapKind;
 
-class LinearAttention : public ::testing::TestWithParam<kernels::Isa> {
- protected:
-  void SetUp() override {
-    previous_ = kernels::active_isa();
-    kernels::set_active_isa(GetParam());
-  }
-
-  void TearDown() override { kernels::set_active_isa(previous_); }
-
- private:
-  kernels::Isa previous_;
-};
+class LinearAttention : public testing::EveryIsa {};
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearAttention, ::testing::ValuesIn(kernels::available_isas()));
 

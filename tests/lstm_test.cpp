@@ -2,6 +2,7 @@
 
 #include <torch/csrc/autograd/autograd.h>
 
+#include "isa_testing.h"
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/optim/rules.h"
@@ -26,14 +27,7 @@ ops::LstmState random_state(int64_t hidden, int64_t size) {
           at::randn({hidden, size})};
 }
 
-class LstmStep : public ::testing::TestWithParam<kernels::Isa> {
- protected:
-  void SetUp() override { kernels::set_active_isa(GetParam()); }
-  void TearDown() override { kernels::set_active_isa(before_); }
-
- private:
-  kernels::Isa before_ = kernels::active_isa();
-};
+class LstmStep : public testing::EveryIsa {};
 
 TEST_P(LstmStep, FusedIsTheReference) {
   at::manual_seed(1);

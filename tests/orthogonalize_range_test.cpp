@@ -10,6 +10,7 @@
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/kernels/orthogonalize.h"
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
+#include "tests/isa_testing.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::kernels::WIDE_TILES {
@@ -163,17 +164,7 @@ at::Tensor in_place(const at::Tensor& x) {
   return y;
 }
 
-class OrthogonalizeRange : public ::testing::TestWithParam<kernels::Isa> {
- protected:
-  void SetUp() override {
-    isa_ = kernels::active_isa();
-    kernels::set_active_isa(GetParam());
-  }
-  void TearDown() override { kernels::set_active_isa(isa_); }
-
- private:
-  kernels::Isa isa_ = kernels::Isa::kDefault;
-};
+class OrthogonalizeRange : public testing::EveryIsa {};
 
 TEST_P(OrthogonalizeRange, EveryFiniteMatrixIsWithinTheBounds) {
   for (const auto& [name, x] : matrices()) {

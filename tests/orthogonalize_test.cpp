@@ -12,6 +12,7 @@
 #include "mnemosyne/kernels/isa.h"
 #include "mnemosyne/kernels/orthogonalize.h"
 #include "mnemosyne/ops/orthogonalize/benchmark.h"
+#include "tests/isa_testing.h"
 #include "tests/testing.h"
 
 namespace mnemosyne {
@@ -115,17 +116,12 @@ using Shape = std::pair<int64_t, int64_t>;
 class OrthogonalizeKernel : public ::testing::TestWithParam<std::tuple<kernels::Isa, Shape>> {
  protected:
   void SetUp() override {
-    isa_ = kernels::active_isa();
-    kernels::set_active_isa(std::get<0>(GetParam()));
     std::tie(rows_, columns_) = std::get<1>(GetParam());
     at::manual_seed(rows_ * 10'000 + columns_);
     threads_ = at::get_num_threads();
     at::set_num_threads(1);  // LAPACK's threads take longer to meet than to compute
   }
-  void TearDown() override {
-    kernels::set_active_isa(isa_);
-    at::set_num_threads(threads_);
-  }
+  void TearDown() override { at::set_num_threads(threads_); }
 
   at::Tensor random(double smallest) const {
     const int64_t rank = std::min(rows_, columns_);
@@ -137,7 +133,7 @@ class OrthogonalizeKernel : public ::testing::TestWithParam<std::tuple<kernels::
   int64_t columns_ = 0;
 
  private:
-  kernels::Isa isa_ = kernels::Isa::kDefault;
+  testing::UsedIsa isa_{std::get<0>(GetParam())};
   int threads_ = 1;
 };
 

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "mnemosyne/kernels/isa.h"
+#include "tests/isa_testing.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::ops {
@@ -20,16 +21,10 @@ using mnemosyne::testing::close;
 class ShortAttention
     : public ::testing::TestWithParam<std::tuple<kernels::Isa, int64_t, int64_t, bool>> {
  protected:
-  void SetUp() override {
-    previous_ = kernels::active_isa();
-    kernels::set_active_isa(std::get<0>(GetParam()));
-    at::manual_seed(1);
-  }
-
-  void TearDown() override { kernels::set_active_isa(previous_); }
+  void SetUp() override { at::manual_seed(1); }
 
  private:
-  kernels::Isa previous_;
+  testing::UsedIsa isa_{std::get<0>(GetParam())};
 };
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ShortAttention,

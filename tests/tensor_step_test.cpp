@@ -1,6 +1,7 @@
 // The step of the optimizer: reference, and kernel on every instruction set.
 #include <torch/csrc/autograd/autograd.h>
 
+#include "isa_testing.h"
 #include "mnemosyne/kernels/isa.h"
 #include "tensor_step_cases.h"
 
@@ -11,14 +12,7 @@ using namespace step_testing;
 using testing::close;
 using testing::identical;
 
-class TensorStepKernel : public ::testing::TestWithParam<kernels::Isa> {
- protected:
-  void SetUp() override { kernels::set_active_isa(GetParam()); }
-  void TearDown() override { kernels::set_active_isa(isa_); }
-
- private:
-  kernels::Isa isa_ = kernels::active_isa();
-};
+class TensorStepKernel : public testing::EveryIsa {};
 
 TEST_P(TensorStepKernel, EqualsTheReference) {
   for (const auto& [name, c] : cases()) {
