@@ -107,15 +107,13 @@ class StateLayout:
             if own is not None and entry.like_param:
                 state[own] = shard_like(tensor, param)
 
-    def replace(
-        self, state: dict[str, Any], place: int, before: Tensor, after: Tensor, param: Tensor
-    ) -> None:
-        """Writes a tensor that has taken the place of one that `tensors` gave."""
+    def replace(self, state: dict[str, Any], place: int, before: Tensor, after: Tensor) -> None:
+        """Writes a tensor that has taken the place of one that `tensors` gave, but to shards."""
         own = self._own_names[place]
         if own is None:
             before.copy_(after)
         else:
-            state[own] = shard_like(after, param) if self._entries[place].like_param else after
+            state[own] = after
 
     def load(self, stored: dict[str, Any], param: Tensor, owner: str, name: str) -> dict[str, Any]:
         """What a checkpoint has of a parameter, the rule's entries in their own dtype and place.

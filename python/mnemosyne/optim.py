@@ -219,8 +219,8 @@ class RuleOptimizer(Optimizer):
             group[SHARED_STATE] = shared
         for k, place, tensor in replaced:
             if states[k]:
-                layout, p = self._layout(params[k], options.orthogonal), params[k]
-                layout.replace(self.state[p], place, states[k][place], tensor, p)
+                layout = self._layout(params[k], options.orthogonal)
+                layout.replace(self.state[params[k]], place, states[k][place], tensor)
             before[k][place] = tensor
         for p, whole_p, state, tensors in zip(params, whole_params, states, before, strict=True):
             if whole_p is not p:
