@@ -8,23 +8,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
+
+#include "mnemosyne/ops/magnitudes.h"
 
 namespace mnemosyne::meta {
 namespace {
-
-/// Whether all of them are, by their exponents: a loop over integers, which compilers vectorise.
-bool all_finite(const float* values, int64_t size) {
-  constexpr int32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
-  int32_t largest = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    largest = std::max(largest, bits & kMagnitude);
-  }
-  return largest < kInfinity;
-}
 
 bool is_plain(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
@@ -62,7 +51,8 @@ at::Tensor checked_losses(const LossGradients& step) {
   for (const at::Tensor& grad : step.grads) {
     const int64_t members = grad.size(0), size = grad.numel() / std::max<int64_t>(members, 1);
     for (int64_t m = 0; m < members; ++m) {
-      if (all_finite(grad.const_data_ptr<float>() + m * size, size)) continue;
+      const float* own = grad.const_data_ptr<float>() + m * size;
+      if (ops::magnitudes_within(own, size, std::numeric_limits<float>::max())) continue;
       result.select(0, m).fill_(std::numeric_limits<double>::quiet_NaN());
     }
   }

@@ -7,11 +7,10 @@
 #include <ATen/ops/zeros.h>
 
 #include <atomic>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <map>
 
+#include "mnemosyne/ops/magnitudes.h"
 #include "mnemosyne/ops/parallel.h"
 #include "mnemosyne/ops/raw_view.h"
 
@@ -47,20 +46,6 @@ at::Tensor clean(const std::vector<at::Tensor*>& grads) {
   return not_finite;
 }
 
-/// The bits of 1e18 as float32; those of larger magnitudes, of infinities and of NaN are above.
-constexpr int32_t kLargestBits = 0x5D5E0B6B;
-static_assert(std::bit_cast<float>(kLargestBits) == static_cast<float>(kLargestGradient));
-
-bool is_clean(const float* data, int64_t size) {
-  int32_t beyond = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, data + i, sizeof bits);
-    beyond |= (bits & 0x7fffffff) > kLargestBits ? 1 : 0;
-  }
-  return beyond == 0;
-}
-
 }  // namespace
 
 bool is_clean(const at::Tensor& grad) {
@@ -73,7 +58,7 @@ bool is_clean(const at::Tensor& grad) {
   std::atomic<bool> clean = true;
   const float* data = grad.const_data_ptr<float>();
   parallel_for(0, grad.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    if (!is_clean(data + begin, end - begin)) clean = false;
+    if (!magnitudes_within(data + begin, end - begin, kLargestGradient)) clean = false;
   });
   return clean;
 }
