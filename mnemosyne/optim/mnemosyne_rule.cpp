@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <array>
+#include <utility>
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/fields.h"
@@ -58,10 +59,10 @@ std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList
   return base_.step_sizes(state, params, options);
 }
 
-ops::StepCorrection MnemosyneRule::correct(StepList& list, State& state,
-                                           const std::vector<TensorFacts>& facts,
+ops::StepCorrection MnemosyneRule::correct(StepList& list, const std::vector<TensorFacts>& facts,
                                            const std::vector<const MnemosyneRule*>& rules) const {
-  const ops::StepSums sums = list.advance(state, /*with_sums=*/true);
+  const ops::StepSums sums = list.advance(/*with_sums=*/true);
+  State& state = list.state();
   std::vector<at::Tensor> signals;
   for (const ParamState& own : state) signals.push_back(own[kSignals]);
   const auto members = static_cast<int64_t>(rules.size());
@@ -80,26 +81,36 @@ ops::StepCorrection MnemosyneRule::correct(StepList& list, State& state,
 UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
                                       at::TensorList params, const StepOptions& options) const {
   if (!options_.learned) return base_.do_update(grads, state, params, options);
-  UpdateResult result{.updates = {}, .state = state};
-  if (params.empty()) return result;
-  const std::vector<double> no_shrink(params.size());
-  StepList list =
-      base_.list(StepList::Form::kReference, grads, result.state, params, options, no_shrink);
+  if (params.empty()) return {.updates = {}, .state = state};
+  StepList list(StepList::Form::kReference, base_.inputs(grads, state, params, options));
   const ops::StepCorrection correction =
-      correct(list, result.state, facts_of(result.state, params, options), {this});
-  result.updates = list.directions(&correction);
-  return result;
+      correct(list, facts_of(list.state(), params, options), {this});
+  return {.updates = list.directions(&correction), .state = std::move(list.state())};
+}
+
+void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
+  const at::NoGradGuard no_grad;
+  StepList::Inputs all;
+  std::vector<const MnemosyneRule*> rules;
+  for (const MemberStep& member : members) {
+    rules.push_back(static_cast<const MnemosyneRule*>(member.rule));
+    rules.back()->base_.join(member.grads, *member.state, member.params, member.options,
+                             member.shrink, all);
+  }
+  StepList list(StepList::Form::kInPlace, std::move(all));
+  std::vector<TensorFacts> facts;
+  for (const MemberStep& member : members) {
+    const std::vector<TensorFacts> own = facts_of(*member.state, member.params, member.options);
+    facts.insert(facts.end(), own.begin(), own.end());
+  }
+  const ops::StepCorrection correction = correct(list, facts, rules);
+  list.apply(&correction, members.front().options.fallbacks);
 }
 
 void MnemosyneRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
                              const StepOptions& options, const std::vector<double>& shrink) const {
   if (!options_.learned) return base_.do_step_(grads, state, params, options, shrink);
-  if (params.empty()) return;
-  const at::NoGradGuard no_grad;
-  StepList list = base_.list(StepList::Form::kInPlace, grads, state, params, options, shrink);
-  const ops::StepCorrection correction =
-      correct(list, state, facts_of(state, params, options), {this});
-  list.apply(&correction, options.fallbacks);
+  if (!params.empty()) step_joined_({{this, grads, &state, params, options, shrink}});
 }
 
 bool MnemosyneRule::steps_with(const UpdateRule& other) const {
@@ -110,30 +121,9 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
 }
 
 void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) const {
-  if (members.size() == 1 || !options_.learned || !StepList::can_join(members)) {
-    return UpdateRule::do_step_members_(members);
-  }
-  const at::NoGradGuard no_grad;
-  StepList::Inputs all;
-  std::vector<const MnemosyneRule*> rules;
-  for (const MemberStep& member : members) {
-    rules.push_back(static_cast<const MnemosyneRule*>(member.rule));
-    rules.back()->base_.join(member, all);
-  }
-  StepList list(StepList::Form::kInPlace, all.grads, all.state, all.params, all.rows, all.base, {});
-  std::vector<TensorFacts> facts;
-  for (const MemberStep& member : members) {
-    const std::vector<TensorFacts> own = facts_of(*member.state, member.params, member.options);
-    facts.insert(facts.end(), own.begin(), own.end());
-  }
-  const ops::StepCorrection correction = correct(list, all.state, facts, rules);
-  list.apply(&correction, nullptr);
-}
-
-at::Tensor MnemosyneRule::fallback_update(const at::Tensor& grad, const ParamState& state,
-                                          const at::Tensor& param,
-                                          const StepOptions& options) const {
-  return base_.fallback_update(grad, state, param, options);
+  const bool joins = options_.learned && !members.front().params.empty();
+  if (!joins || !StepList::can_join(members)) return UpdateRule::do_step_members_(members);
+  step_joined_(members);
 }
 
 NamedTensors MnemosyneRule::weights() const { return {{kControllerName, controller_}}; }

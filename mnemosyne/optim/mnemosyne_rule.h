@@ -71,15 +71,14 @@ class MnemosyneRule : public UpdateRule {
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
   void do_step_members_(const std::vector<MemberStep>& members) const override;
-  at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
-                             const at::Tensor& param, const StepOptions& options) const override;
   bool steps_with_factors() const override { return true; }
 
  private:
   /// Advances a list and its signals; the outputs of these rules' controllers for their members'
   /// tensors, which `facts` tells of, as corrections.
-  ops::StepCorrection correct(StepList& list, State& state, const std::vector<TensorFacts>& facts,
+  ops::StepCorrection correct(StepList& list, const std::vector<TensorFacts>& facts,
                               const std::vector<const MnemosyneRule*>& rules) const;
+  void step_joined_(const std::vector<MemberStep>& members) const;
 
   MnemosyneRuleOptions options_;
   OrthogonalRule base_;

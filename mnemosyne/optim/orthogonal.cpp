@@ -6,14 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/fields.h"
 
 namespace mnemosyne::optim {
 namespace {
-
-enum Slot { kMomentum = 1, kSecondMoment };
 
 void validate(const OrthogonalOptions& options) {
   const std::string rule = "orthogonal";
@@ -96,82 +95,61 @@ std::vector<double> OrthogonalRule::step_sizes(const State& state, at::TensorLis
   return sizes;
 }
 
-StepList OrthogonalRule::list(StepList::Form form, at::TensorList grads, State& state,
-                              at::TensorList params, const StepOptions& options,
-                              const std::vector<double>& shrink) const {
-  std::vector<int64_t> rows;
-  std::vector<ops::StepBase> base;
+void OrthogonalRule::join(at::TensorList grads, const State& state, at::TensorList params,
+                          const StepOptions& options, const std::vector<double>& shrink,
+                          StepList::Inputs& all) const {
   for (size_t i = 0; i < params.size(); ++i) {
-    rows.push_back(this->rows(params[i]));
-    base.push_back(base_coefficients(options_, options, step_count(state[i]) + 1, rows[i] > 0));
-    base.back().decay = shrink[i];
+    const int64_t rows = this->rows(params[i]);
+    all.grads.push_back(grads[i]);
+    all.params.push_back(params[i]);
+    all.state.push_back(state[i]);
+    all.rows.push_back(rows);
+    all.base.push_back(base_coefficients(options_, options, step_count(state[i]) + 1, rows > 0));
+    all.base.back().decay = shrink[i];
   }
-  return StepList(form, grads, state, params, rows, base, options);
+  all.lr_factor = options.lr_factor;
+  all.weight_decay_factor = options.weight_decay_factor;
+}
+
+StepList::Inputs OrthogonalRule::inputs(at::TensorList grads, const State& state,
+                                        at::TensorList params, const StepOptions& options) const {
+  StepList::Inputs result;
+  join(grads, state, params, options, std::vector<double>(params.size()), result);
+  result.state.shared = state.shared;
+  return result;
 }
 
 UpdateResult OrthogonalRule::do_update(at::TensorList grads, const State& state,
                                        at::TensorList params, const StepOptions& options) const {
-  UpdateResult result{.updates = {}, .state = state};
-  const std::vector<double> no_shrink(params.size());
-  StepList list =
-      this->list(StepList::Form::kReference, grads, result.state, params, options, no_shrink);
-  list.advance(result.state, /*with_sums=*/false);
-  result.updates = list.directions(nullptr);
-  return result;
+  StepList list(StepList::Form::kReference, inputs(grads, state, params, options));
+  list.advance(/*with_sums=*/false);
+  return {.updates = list.directions(nullptr), .state = std::move(list.state())};
+}
+
+void OrthogonalRule::step_joined_(const std::vector<MemberStep>& members) {
+  const at::NoGradGuard no_grad;
+  StepList::Inputs all;
+  for (const MemberStep& member : members) {
+    static_cast<const OrthogonalRule&>(*member.rule)
+        .join(member.grads, *member.state, member.params, member.options, member.shrink, all);
+  }
+  StepList list(StepList::Form::kInPlace, std::move(all));
+  list.advance(/*with_sums=*/false);
+  list.apply(nullptr, members.front().options.fallbacks);
 }
 
 void OrthogonalRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
                               const StepOptions& options, const std::vector<double>& shrink) const {
-  const at::NoGradGuard no_grad;
-  StepList list = this->list(StepList::Form::kInPlace, grads, state, params, options, shrink);
-  list.advance(state, /*with_sums=*/false);
-  list.apply(nullptr, options.fallbacks);
+  step_joined_({{this, grads, &state, params, options, shrink}});
 }
 
 bool OrthogonalRule::steps_with(const UpdateRule& other) const {
   return dynamic_cast<const OrthogonalRule*>(&other) != nullptr;
 }
 
-void OrthogonalRule::join(const MemberStep& member, StepList::Inputs& all) const {
-  for (size_t i = 0; i < member.params.size(); ++i) {
-    const ParamState& state = (*member.state)[i];
-    const int64_t rows = this->rows(member.params[i]);
-    all.grads.push_back(member.grads[i]);
-    all.params.push_back(member.params[i]);
-    all.state.push_back(state);
-    all.rows.push_back(rows);
-    all.base.push_back(
-        base_coefficients(options_, member.options, step_count(state) + 1, rows > 0));
-    all.base.back().decay = member.shrink[i];
-  }
-}
-
 void OrthogonalRule::do_step_members_(const std::vector<MemberStep>& members) const {
-  if (members.size() == 1 || !StepList::can_join(members)) {
-    return UpdateRule::do_step_members_(members);
-  }
-  const at::NoGradGuard no_grad;
-  StepList::Inputs all;
-  for (const MemberStep& member : members) {
-    static_cast<const OrthogonalRule&>(*member.rule).join(member, all);
-  }
-  StepList list(StepList::Form::kInPlace, all.grads, all.state, all.params, all.rows, all.base, {});
-  list.advance(all.state, /*with_sums=*/false);
-  list.apply(nullptr, nullptr);
-}
-
-at::Tensor OrthogonalRule::fallback_update(const at::Tensor&, const ParamState& state,
-                                           const at::Tensor& param,
-                                           const StepOptions& options) const {
-  const int64_t rows = this->rows(param);
-  const ops::StepBase c = base_coefficients(options_, options, step_count(state), rows > 0);
-  const at::Tensor& m = state[kMomentum];
-  const at::Tensor& v = state[kSecondMoment];
-  const bool adam = v.numel() == m.numel();
-  const at::Tensor direction =
-      adam ? m * c.momentum_correction / ((v * c.second_correction).sqrt() + c.eps)
-           : m / m.to(at::kDouble).square().mean().sqrt().clamp_min(1e-30);
-  return c.step * (rows > 0 ? ops::kDirectionRms : 1.0) * direction;
+  if (!StepList::can_join(members)) return UpdateRule::do_step_members_(members);
+  step_joined_(members);
 }
 
 std::string OrthogonalRule::options_json() const { return write_options(options_); }

@@ -69,19 +69,20 @@ class OrthogonalRule : public UpdateRule {
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
   void do_step_members_(const std::vector<MemberStep>& members) const override;
-  at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
-                             const at::Tensor& param, const StepOptions& options) const override;
   bool steps_with_factors() const override { return true; }
 
  private:
   friend class MnemosyneRule;  // whose `learned = false` this is
 
   int64_t rows(const at::Tensor& param) const;
-  StepList list(StepList::Form form, at::TensorList grads, State& state, at::TensorList params,
-                const StepOptions& options, const std::vector<double>& shrink) const;
-
-  /// Appends the list of a member, of which this is the rule.
-  void join(const MemberStep& member, StepList::Inputs& all) const;
+  /// A list for `do_update`, without weight decay.
+  StepList::Inputs inputs(at::TensorList grads, const State& state, at::TensorList params,
+                          const StepOptions& options) const;
+  /// Adds a list to `all`.
+  void join(at::TensorList grads, const State& state, at::TensorList params,
+            const StepOptions& options, const std::vector<double>& shrink,
+            StepList::Inputs& all) const;
+  static void step_joined_(const std::vector<MemberStep>& members);
 
   OrthogonalOptions options_;
   bool elementwise_ = false;  // Adam's direction for matrices, too

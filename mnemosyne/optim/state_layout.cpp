@@ -56,8 +56,6 @@ at::Tensor zeros_for(const at::Tensor& param) {
   return at::zeros(param.sizes(), at::TensorOptions(compute_dtype(param)).device(param.device()));
 }
 
-at::Tensor new_step_counter() { return at::zeros({}, at::TensorOptions(at::kLong)); }
-
 int64_t step_count(const ParamState& state) { return *state.at(0).const_data_ptr<int64_t>(); }
 
 ParamState zero_state(const StateLayout& layout, const at::Tensor& param) {

@@ -84,9 +84,6 @@ at::ScalarType compute_dtype(const at::Tensor& tensor);
 /// Contiguous zeros in the compute dtype, on the parameter's device.
 at::Tensor zeros_for(const at::Tensor& param);
 
-/// The "step" entry of a fresh ParamState.
-at::Tensor new_step_counter();
-
 /// The number of steps a state has seen.
 int64_t step_count(const ParamState& state);
 

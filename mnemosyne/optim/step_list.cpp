@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "mnemosyne/optim/deferred_count.h"
 
@@ -28,33 +29,31 @@ at::Tensor index_tensor(const std::vector<int64_t>& indices, at::Device device) 
 
 }  // namespace
 
-StepList::StepList(Form form, at::TensorList grads, State& state, at::TensorList params,
-                   const std::vector<int64_t>& rows, const std::vector<ops::StepBase>& base,
-                   const StepOptions& options)
-    : form_(form) {
-  for (size_t i = 0; i < params.size(); ++i) {
-    Group& group = group_of(params[i], options);
-    const at::Tensor& second = state[i][kSecondMoment];
+StepList::StepList(Form form, Inputs inputs) : form_(form), inputs_(std::move(inputs)) {
+  for (size_t i = 0; i < inputs_.params.size(); ++i) {
+    const at::Tensor &param = inputs_.params[i], &grad = inputs_.grads[i];
+    ParamState& state = inputs_.state[i];
+    Group& group = group_of(param);
     group.indices.push_back(static_cast<int64_t>(i));
-    const bool graph = form == Form::kReference;
-    group.step.params.push_back(graph ? params[i].detach() : params[i]);
-    group.step.grads.push_back(graph ? grads[i].detach() : grads[i]);
-    group.step.momenta.push_back(state[i][kMomentum]);
+    group.step.params.push_back(in_place() ? param : param.detach());
+    group.step.grads.push_back(in_place() ? grad : grad.detach());
+    group.step.momenta.push_back(state[kMomentum]);
     // A matrix that never asks for it has an empty one.
-    group.step.second_moments.push_back(second.numel() == params[i].numel() ? second
-                                                                            : at::Tensor());
-    group.step.rows.push_back(rows[i]);
-    group.step.base.push_back(base[i]);
-    if (home_.is_cpu()) home_ = params[i].device();
-    if (form == Form::kReference) {
-      state[i][kStep] = state[i][kStep] + 1;
+    const bool has_second = state[kSecondMoment].numel() == param.numel();
+    group.step.second_moments.push_back(has_second ? state[kSecondMoment] : at::Tensor());
+    group.step.rows.push_back(inputs_.rows[i]);
+    group.step.base.push_back(inputs_.base[i]);
+    if (home_.is_cpu()) home_ = param.device();
+    if (in_place()) {
+      *state[kStep].mutable_data_ptr<int64_t>() += 1;
     } else {
-      *state[i][kStep].mutable_data_ptr<int64_t>() += 1;
+      state[kStep] = state[kStep] + 1;
     }
   }
 }
 
 bool StepList::can_join(const std::vector<MemberStep>& members) {
+  if (members.size() == 1) return true;
   return std::all_of(members.begin(), members.end(), [&](const MemberStep& member) {
     return member.params.size() == members.front().params.size() && !member.params.empty() &&
            member.options.fallbacks == nullptr && !member.options.lr_factor.defined() &&
@@ -62,7 +61,7 @@ bool StepList::can_join(const std::vector<MemberStep>& members) {
   });
 }
 
-StepList::Group& StepList::group_of(const at::Tensor& param, const StepOptions& options) {
+StepList::Group& StepList::group_of(const at::Tensor& param) {
   const auto same = [&](const Group& group) {
     const at::Tensor& other = group.step.params.front();
     return other.device() == param.device() && compute_dtype(other) == compute_dtype(param);
@@ -73,19 +72,19 @@ StepList::Group& StepList::group_of(const at::Tensor& param, const StepOptions& 
   const auto here = [&](const at::Tensor& factor) {
     return factor.defined() ? factor.detach().to(param.device(), compute_dtype(param)) : factor;
   };
-  if (form_ == Form::kInPlace) {
-    group.step.scale = here(options.lr_factor);
-    group.step.decay_scale = here(options.weight_decay_factor);
+  if (in_place()) {
+    group.step.scale = here(inputs_.lr_factor);
+    group.step.decay_scale = here(inputs_.weight_decay_factor);
   }
   return group;
 }
 
-ops::StepSums StepList::advance(State& state, bool with_sums) {
+ops::StepSums StepList::advance(bool with_sums) {
   for (Group& group : groups_) {
-    group.sums = form_ == Form::kReference ? ops::advance_moments_reference(group.step, with_sums)
-                                           : ops::advance_moments_(group.step, with_sums);
+    group.sums = in_place() ? ops::advance_moments_(group.step, with_sums)
+                            : ops::advance_moments_reference(group.step, with_sums);
     for (size_t k = 0; k < group.indices.size(); ++k) {
-      ParamState& own = state[static_cast<size_t>(group.indices[k])];
+      ParamState& own = inputs_.state[static_cast<size_t>(group.indices[k])];
       own[kMomentum] = group.step.momenta[k];
       if (group.step.second_moments[k].defined()) {
         own[kSecondMoment] = group.step.second_moments[k];

@@ -17,16 +17,18 @@ namespace mnemosyne::optim {
 /// of one device move nothing.
 class StepList {
  public:
-  /// What a list is made of: `rows` and `base` of each tensor as in ops::TensorStep.
+  /// What a list is made of: `rows` and `base` of each tensor as in ops::TensorStep, the factors as
+  /// in StepOptions.
   struct Inputs {
     std::vector<at::Tensor> grads, params;
     State state;  ///< The tensors of the state that is stepped; their own, not copies.
     std::vector<int64_t> rows;
     std::vector<ops::StepBase> base;
+    at::Tensor lr_factor, weight_decay_factor;
   };
 
-  /// Whether the lists of these members can be stepped as one, one after the other: they have the
-  /// same length, and nobody asks for what only a list of its own can give.
+  /// Whether the lists of these members can be stepped as one, one after the other: there is only
+  /// one, or they have the same length and nobody asks for what only a list of its own can give.
   static bool can_join(const std::vector<MemberStep>& members);
 
   /// Where moments, sums and directions come from.
@@ -35,16 +37,16 @@ class StepList {
     kInPlace,    ///< Kernels: moments and parameters are written.
   };
 
-  /// `rows` and `base` of each tensor as in ops::TensorStep. Counts the steps of `state` in place.
-  StepList(Form form, at::TensorList grads, State& state, at::TensorList params,
-           const std::vector<int64_t>& rows, const std::vector<ops::StepBase>& base,
-           const StepOptions& options);
+  /// Counts a step of every tensor.
+  StepList(Form form, Inputs inputs);
 
-  at::Device home() const { return home_; }
   bool in_place() const { return form_ == Form::kInPlace; }
 
-  /// Advances the moments, which `state` has then; the sums [T] at home, undefined without.
-  ops::StepSums advance(State& state, bool with_sums);
+  /// After the step, as far as it has come. In place these are the tensors that were given.
+  State& state() { return inputs_.state; }
+
+  /// Advances the moments; the sums [T] at home, undefined without.
+  ops::StepSums advance(bool with_sums);
 
   /// The updates of the tensors, without weight decay. Only of the reference form.
   std::vector<at::Tensor> directions(const ops::StepCorrection* correction) const;
@@ -59,11 +61,12 @@ class StepList {
     ops::StepSums sums;
   };
 
-  Group& group_of(const at::Tensor& param, const StepOptions& options);
+  Group& group_of(const at::Tensor& param);
   at::Tensor rows_of(const at::Tensor& all, const Group& group) const;
   ops::StepCorrection correction_of(const ops::StepCorrection& all, const Group& group) const;
 
   Form form_;
+  Inputs inputs_;
   at::Device home_ = at::kCPU;
   std::vector<Group> groups_;
 };

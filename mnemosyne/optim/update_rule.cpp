@@ -3,9 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/sum.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/StringUtil.h>
@@ -23,10 +20,9 @@
 namespace mnemosyne::optim {
 namespace {
 
-[[noreturn]] void refuse(const UpdateRule& rule, const std::string& expected, size_t index,
-                         const std::string& got) {
-  throw InputError("[" + rule.name() + "] expected " + expected + " for parameter " +
-                   std::to_string(index) + ", got " + got);
+[[noreturn]] void refuse_param(const UpdateRule& rule, const std::string& expected, size_t index,
+                               const std::string& got) {
+  refuse(rule.name(), expected + " for parameter " + std::to_string(index), got);
 }
 
 std::string describe(const at::Tensor& tensor) {
@@ -43,10 +39,6 @@ at::Tensor decayed(const at::Tensor& update, const at::Tensor& param, double shr
     if (factor.defined()) share = share * factor.to(update.options());
   }
   return at::add(update, share, shrink);
-}
-
-at::Tensor scaled(const at::Tensor& update, const StepOptions& options) {
-  return options.lr_factor.defined() ? update * options.lr_factor.to(update.options()) : update;
 }
 
 }  // namespace
@@ -70,8 +62,8 @@ UpdateResult UpdateRule::update(at::TensorList grads, const State& state, at::Te
   UpdateResult result = do_update(grads, placed, params, options);
   const std::vector<double> shrink = this->shrink(placed, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
-    if (is_linear_in_lr()) result.updates[i] = scaled(result.updates[i], options);
-    result.updates[i] = decayed(result.updates[i], params[i].detach(), shrink[i], options);
+    result.updates[i] =
+        decayed(scaled(result.updates[i], options), params[i].detach(), shrink[i], options);
   }
   return result;
 }
@@ -117,9 +109,7 @@ void UpdateRule::do_step_(at::TensorList grads, State& state, at::TensorList par
   const at::NoGradGuard no_grad;
   UpdateResult result = do_update(grads, state, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
-    const at::Tensor update =
-        is_linear_in_lr() ? scaled(result.updates[i], options) : result.updates[i];
-    move_(params[i], update, shrink[i], grads[i], result.state[i], options);
+    move_(params[i], result.updates[i], shrink[i], grads[i], result.state[i], options);
   }
   state = std::move(result.state);
 }
@@ -134,11 +124,16 @@ void UpdateRule::move_(const at::Tensor& param, const at::Tensor& update, double
                        const StepOptions& options) const {
   const auto fallback = [&] {
     if (param.is_cpu()) repair_state(state, init(param));
-    at::Tensor other = fallback_update(grad, state, param, options);
-    if (is_linear_in_lr()) other = scaled(other, options);
-    return decayed(other, param, shrink, options);
+    const at::Tensor other = fallback_update(grad, state, param, options);
+    return decayed(scaled(other, options), param, shrink, options);
   };
-  subtract_finite_(param, decayed(update, param, shrink, options), fallback, options.fallbacks);
+  subtract_finite_(param, decayed(scaled(update, options), param, shrink, options), fallback,
+                   options.fallbacks);
+}
+
+at::Tensor UpdateRule::scaled(const at::Tensor& update, const StepOptions& options) const {
+  if (!is_linear_in_lr() || !options.lr_factor.defined()) return update;
+  return update * options.lr_factor.to(update.options());
 }
 
 std::vector<double> UpdateRule::shrink(const State& state, at::TensorList params,
@@ -158,17 +153,16 @@ StepOptions UpdateRule::checked(at::TensorList grads, State& state, at::TensorLi
                      std::to_string(params.size()) + " parameters, got " +
                      std::to_string(grads.size()) + " and " + std::to_string(state.size()));
   }
+  adopt(state, params);
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor &param = params[i], &grad = grads[i];
-    check_param(i, param);
     if (!grad.defined() || grad.layout() != at::kStrided || !grad.is_floating_point() ||
         grad.sizes() != param.sizes() || grad.device() != param.device()) {
-      refuse(*this, c10::str("a dense gradient of shape ", param.sizes(), " on ", param.device()),
-             i, grad.defined() ? describe(grad) : "none");
+      refuse_param(*this,
+                   c10::str("a dense gradient of shape ", param.sizes(), " on ", param.device()), i,
+                   grad.defined() ? describe(grad) : "none");
     }
-    check_state_of(i, param, state[i]);
   }
-  check_shared(state, params);
   return options;
 }
 
@@ -181,18 +175,6 @@ void UpdateRule::check_shared(State& state, at::TensorList params) const {
   place_state(layout, state.shared, like);
 }
 
-void UpdateRule::check_param(size_t index, const at::Tensor& param) const {
-  if (param.defined() && param.layout() == at::kStrided && param.is_floating_point()) return;
-  refuse(*this, "a dense floating-point tensor", index,
-         param.defined() ? c10::str(param.scalar_type(), " ", param.layout()) : "none");
-}
-
-void UpdateRule::check_state_of(size_t index, const at::Tensor& param, ParamState& state) const {
-  const StateLayout layout = state_layout(param);
-  check_state(layout, state, name(), "parameter " + std::to_string(index));
-  place_state(layout, state, param);
-}
-
 void UpdateRule::adopt(State& state, at::TensorList params) const {
   if (state.size() != params.size()) {
     throw InputError("[" + name() + "] expected a state for each of " +
@@ -200,8 +182,14 @@ void UpdateRule::adopt(State& state, at::TensorList params) const {
                      std::to_string(state.size()));
   }
   for (size_t i = 0; i < params.size(); ++i) {
-    check_param(i, params[i]);
-    check_state_of(i, params[i], state[i]);
+    const at::Tensor& param = params[i];
+    if (!param.defined() || param.layout() != at::kStrided || !param.is_floating_point()) {
+      refuse_param(*this, "a dense floating-point tensor", i,
+                   param.defined() ? c10::str(param.scalar_type(), " ", param.layout()) : "none");
+    }
+    const StateLayout layout = state_layout(param);
+    check_state(layout, state[i], name(), "parameter " + std::to_string(i));
+    place_state(layout, state[i], param);
   }
   check_shared(state, params);
 }
@@ -236,38 +224,22 @@ State init_state(const UpdateRule& rule, at::TensorList params) {
   return state;
 }
 
-namespace {
-
-/// In place where nothing has to be mended, which a look at the numbers tells.
-void clean_on_host(at::Tensor& grad, DeferredCount& nonfinite) {
-  if (ops::is_clean(grad)) return;
-  const at::Tensor finite = at::isfinite(grad);
-  nonfinite.add(grad.numel() - finite.sum().item<int64_t>());
-  const double largest = grad.scalar_type() == at::kHalf ? 65504.0 : ops::kLargestGradient;
-  grad = grad.masked_fill(finite.logical_not(), 0).clamp(-largest, largest);
-}
-
-}  // namespace
-
 void clean_gradients(std::vector<at::Tensor>& grads, DeferredCount& nonfinite) {
   const at::NoGradGuard no_grad;
-  std::vector<size_t> elsewhere;
+  std::vector<size_t> left;  // but for those of which a look at the numbers tells that all are good
   for (size_t i = 0; i < grads.size(); ++i) {
-    if (grads[i].is_cpu() && !ops::WithoutKernels::active()) {
-      clean_on_host(grads[i], nonfinite);
-    } else {
-      elsewhere.push_back(i);
-    }
+    const bool host = grads[i].is_cpu() && !ops::WithoutKernels::active();
+    if (!host || !ops::is_clean(grads[i])) left.push_back(i);
   }
-  while (!elsewhere.empty()) {
-    const at::Device device = grads[elsewhere.front()].device();
-    const auto rest = std::stable_partition(elsewhere.begin(), elsewhere.end(),
+  while (!left.empty()) {
+    const at::Device device = grads[left.front()].device();
+    const auto rest = std::stable_partition(left.begin(), left.end(),
                                             [&](size_t i) { return grads[i].device() == device; });
     std::vector<at::Tensor> own;
-    for (auto i = elsewhere.begin(); i != rest; ++i) own.push_back(grads[*i]);
+    for (auto i = left.begin(); i != rest; ++i) own.push_back(grads[*i]);
     nonfinite.add(ops::clean_gradients(own));
-    for (size_t k = 0; k < own.size(); ++k) grads[elsewhere[k]] = own[k];
-    elsewhere.erase(elsewhere.begin(), rest);
+    for (size_t k = 0; k < own.size(); ++k) grads[left[k]] = own[k];
+    left.erase(left.begin(), rest);
   }
 }
 

@@ -190,8 +190,8 @@ class UpdateRule {
   StepOptions checked(at::TensorList grads, State& state, at::TensorList params,
                       StepOptions options) const;
   void check_shared(State& state, at::TensorList params) const;
-  void check_param(size_t index, const at::Tensor& param) const;
-  void check_state_of(size_t index, const at::Tensor& param, ParamState& state) const;
+  /// `update` times the factor of `lr`, where updates are proportional to that.
+  at::Tensor scaled(const at::Tensor& update, const StepOptions& options) const;
   std::vector<double> shrink(const State& state, at::TensorList params,
                              const StepOptions& options) const;
 };
