@@ -55,6 +55,80 @@ TEST(AssociativeMemory, RecurrenceIsTheExplicitDiscountedSum) {
   }
 }
 
+/// What a memory of exact softmax weights reads, in log space: any keys.
+at::Tensor exact_read(const Tokens& tokens, const at::Tensor& features_log, double gamma) {
+  const int64_t count = tokens.keys.size(0);
+  const at::Tensor log_weight =
+      features_log + at::arange(count - 1, -1, -1, at::kDouble) * std::log(gamma);
+  return at::matmul(log_weight.softmax(0), tokens.values);
+}
+
+TEST(AssociativeMemory, KeysOfAnySizeAreReadAsTheyAre) {
+  // Exponents of some hundreds, in float32: without the running maximum sums overflow, and what a
+  // large key leaves behind of smaller ones vanishes.
+  at::manual_seed(5);
+  for (const std::string name : {"favor+", "hyp+"}) {
+    const AssociativeMemory memory(FeatureMap({.name = name, .dim = 3, .num_features = 8}));
+    for (const double gamma : {0.5, 0.99}) {
+      Tokens tokens{at::randn({60, 3}, at::kDouble), at::randn({60, 3}, at::kDouble),
+                    at::randn({60, kValue}, at::kDouble)};
+      tokens.keys = tokens.keys * at::logspace(1.3, -1.0, 60, 10.0, at::kDouble).unsqueeze(-1);
+      AssociativeState state = memory.init(1, 1, kValue, at::TensorOptions(at::kFloat));
+      const at::Tensor decay = at::full({1}, gamma, at::kFloat);
+      for (int64_t t = 0; t < 60; ++t) {
+        state = memory.write(state, one_token(tokens.keys, t).to(at::kFloat),
+                             one_token(tokens.values, t).to(at::kFloat), decay);
+      }
+      const at::Tensor query = tokens.queries[0];
+      const auto logs = [&](const at::Tensor& x) {
+        const ops::ScaledFeatures phi = memory.feature_map().scaled(x);
+        return phi.features.log() + phi.log_scale;
+      };
+      const at::Tensor logits = (logs(tokens.keys) + logs(query.unsqueeze(0))).logsumexp(-1);
+      EXPECT_TRUE(close(memory.read(state, query.view({1, 1, -1}).to(at::kFloat)).view({-1}),
+                        exact_read(tokens, logits, gamma).to(at::kFloat),
+                        {.rtol = 1e-4, .atol = 1e-5}))
+          << name << " " << gamma;
+    }
+  }
+}
+
+TEST(AssociativeMemory, GradientsAreThoseOfTheExplicitSum) {
+  at::manual_seed(6);
+  const AssociativeMemory memory(FeatureMap({.name = "hyp+", .dim = 2, .num_features = 4}));
+  const at::Tensor keys = at::randn({7, 2}, at::kDouble).requires_grad_(true);
+  const at::Tensor values = at::randn({7, 3}, at::kDouble).requires_grad_(true);
+  const at::Tensor query = at::randn({2}, at::kDouble).requires_grad_(true);
+  const at::Tensor gamma = at::full({1}, 0.8, at::kDouble).requires_grad_(true);
+  const std::vector<at::Tensor> inputs{keys, values, query, gamma};
+  AssociativeState state = memory.init(1, 1, 3, at::TensorOptions(at::kDouble));
+  for (int64_t t = 0; t < 7; ++t) {
+    state = memory.write(state, one_token(keys, t), one_token(values, t), gamma);
+  }
+  const at::Tensor read = memory.read(state, query.view({1, 1, -1})).view({-1});
+  const at::Tensor weight = gamma.pow(at::arange(6, -1, -1, at::kDouble)) *
+                            at::matmul(memory.feature_map()(keys), memory.feature_map()(query));
+  const at::Tensor explicit_read = at::matmul(weight, values) / weight.sum();
+  const at::Tensor seed = at::randn({3}, at::kDouble);
+  const auto actual = torch::autograd::grad({read}, inputs, {seed});
+  const auto expected = torch::autograd::grad({explicit_read}, inputs, {seed});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_TRUE(close(actual[i], expected[i], {.rtol = 1e-8, .atol = 1e-10})) << i;
+  }
+}
+
+TEST(AssociativeMemory, AMemoryOfZerosIsEmptyWhateverItsScale) {
+  const AssociativeMemory memory(FeatureMap({.name = "favor+", .dim = 2, .num_features = 4}));
+  const at::Tensor key = at::full({1, 1, 2}, -40.0, at::kFloat);
+  AssociativeState state = memory.init(1, 1, 1, at::TensorOptions(at::kFloat));
+  EXPECT_EQ(memory.read(state, key).item<float>(), 0.0f);
+  state = memory.write(state, key, at::full({1, 1, 1}, 3.0f), at::full({1}, 0.9f));
+  EXPECT_NEAR(memory.read(state, key).item<float>(), 3.0f, 1e-6f);
+  // Nothing is kept, not even the scale.
+  state = memory.write(state, key * 0.1, at::full({1, 1, 1}, -2.0f), at::zeros({1}));
+  EXPECT_NEAR(memory.read(state, key).item<float>(), -2.0f, 1e-6f);
+}
+
 TEST(AssociativeMemory, ConstantFeaturesReadTheBiasCorrectedMean) {
   const Tokens tokens = random_tokens();
   constexpr double kBeta = 0.9;

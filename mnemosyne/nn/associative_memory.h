@@ -10,9 +10,14 @@ namespace mnemosyne::nn {
 
 /// What a compact associative memory holds: constant in size, whatever the number of tokens
 /// written. B = batch (meta-tokens), H = heads, R = features, V = size of a value.
+///
+/// N_t and Psi_t are what is held times e^{log_scale}, a running maximum of the exponents of the
+/// keys that forgets as the memory does: what is held neither overflows, however large keys are,
+/// nor vanishes when a large one is long ago. A memory of zeros is an empty one.
 struct AssociativeState {
   at::Tensor sums;        ///< [B, H, R, V], N_t: discounted sum of phi(k_i) v_i^T.
   at::Tensor normaliser;  ///< [B, H, R], Psi_t: discounted sum of phi(k_i).
+  at::Tensor log_scale;   ///< [B, H].
 };
 
 /// The compact associative memory (CAM) of Mnemosyne, arXiv 2302.01128, batched and in plain ATen:
@@ -22,8 +27,8 @@ struct AssociativeState {
 ///     o_t   = phi(q_t)^T N_t / (phi(q_t)^T Psi_t + eps)
 ///
 /// which is causal linear attention in which token i counts gamma^(t-i). With the constant map, o_t
-/// is the bias-corrected exponential mean of the values. Differentiable everywhere; nothing is
-/// written in place.
+/// is the bias-corrected exponential mean of the values. Heads with a gamma each remember over
+/// several times. Differentiable everywhere; nothing is written in place.
 ///
 ///     nn::AssociativeMemory memory(nn::FeatureMap({.name = "hyp+", .dim = 8, .num_features =
 ///     32})); auto state = memory.init(batch, heads, value_dim, options); state =

@@ -69,6 +69,10 @@ at::Tensor FeatureMap::operator()(const at::Tensor& x) const {
   return ops::feature_map(kind_, x, omega_.defined() ? omega_.to(x.options()) : omega_);
 }
 
+ops::ScaledFeatures FeatureMap::scaled(const at::Tensor& x) const {
+  return ops::scaled_feature_map(kind_, x, omega_.defined() ? omega_.to(x.options()) : omega_);
+}
+
 int64_t FeatureMap::num_features() const {
   return ops::num_features(kind_, omega_.defined() ? omega_.size(0) : 0);
 }

@@ -46,6 +46,9 @@ class FeatureMap {
   /// [..., D] -> [..., R], in the dtype and on the device of x.
   at::Tensor operator()(const at::Tensor& x) const;
 
+  /// The same, as features that are not large and what they are multiplied by.
+  ops::ScaledFeatures scaled(const at::Tensor& x) const;
+
   ops::FeatureMapKind kind() const { return kind_; }
   const at::Tensor& omega() const { return omega_; }  ///< [M, D]; undefined for "constant".
   int64_t num_features() const;

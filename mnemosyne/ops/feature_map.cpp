@@ -6,6 +6,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,6 +18,44 @@ namespace mnemosyne::ops {
 namespace {
 
 constexpr double kReluOffset = 1e-3;
+
+/// Features scale factors e^{exponents}; factors that are one and exponents that are zero are
+/// undefined, and where there are no exponents the scale is in the factors.
+struct Parts {
+  at::Tensor factors;
+  at::Tensor exponents;
+  double scale = 1.0;
+};
+
+Parts parts_of(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega) {
+  if (kind == FeatureMapKind::kConstant) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = 1;
+    return {at::ones(shape, x.options().requires_grad(false)), {}};
+  }
+  if (kind == FeatureMapKind::kElu) return {at::elu(x) + 1, {}};
+  TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
+              "[feature_map] expected omega of shape [M, ", x.size(-1), "], got ",
+              omega.defined() ? omega.sizes() : at::IntArrayRef{});
+  const double scale = 1.0 / std::sqrt(static_cast<double>(omega.size(0)));
+  const at::Tensor projection = at::matmul(x, omega.t());  // [..., M]
+  const at::Tensor half_norm = x.square().sum(-1, /*keepdim=*/true) * 0.5;
+  switch (kind) {
+    case FeatureMapKind::kFavorPlus:
+      return {{}, projection - half_norm, scale};
+    case FeatureMapKind::kHypPlus:
+      return {{},
+              at::cat({projection - half_norm, -projection - half_norm}, -1),
+              scale * std::sqrt(0.5)};
+    case FeatureMapKind::kTrig:
+      return {at::cat({projection.cos(), projection.sin()}, -1), half_norm, scale};
+    case FeatureMapKind::kRelu:
+    case FeatureMapKind::kConstant:
+    case FeatureMapKind::kElu:
+      break;
+  }
+  return {at::relu(projection) * scale + kReluOffset, {}};
+}
 
 }  // namespace
 
@@ -49,32 +88,24 @@ int64_t num_features(FeatureMapKind kind, int64_t num_omegas) {
 }
 
 at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega) {
-  if (kind == FeatureMapKind::kConstant) {
+  const Parts parts = parts_of(kind, x, omega);
+  if (!parts.exponents.defined()) return parts.factors;
+  const at::Tensor exponentials = parts.exponents.exp();
+  return parts.factors.defined() ? parts.factors * (exponentials * parts.scale)
+                                 : exponentials * parts.scale;
+}
+
+ScaledFeatures scaled_feature_map(FeatureMapKind kind, const at::Tensor& x,
+                                  const at::Tensor& omega) {
+  const Parts parts = parts_of(kind, x, omega);
+  if (!parts.exponents.defined()) {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = 1;
-    return at::ones(shape, x.options().requires_grad(false));
+    return {parts.factors, at::zeros(shape, x.options().requires_grad(false))};
   }
-  if (kind == FeatureMapKind::kElu) return at::elu(x) + 1;
-  TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
-              "[feature_map] expected omega of shape [M, ", x.size(-1), "], got ",
-              omega.defined() ? omega.sizes() : at::IntArrayRef{});
-  const double scale = 1.0 / std::sqrt(static_cast<double>(omega.size(0)));
-  const at::Tensor projection = at::matmul(x, omega.t());  // [..., M]
-  const at::Tensor half_norm = x.square().sum(-1, /*keepdim=*/true) * 0.5;
-  switch (kind) {
-    case FeatureMapKind::kFavorPlus:
-      return (projection - half_norm).exp() * scale;
-    case FeatureMapKind::kHypPlus:
-      return at::cat({(projection - half_norm).exp(), (-projection - half_norm).exp()}, -1) *
-             (scale * std::sqrt(0.5));
-    case FeatureMapKind::kTrig:
-      return at::cat({projection.cos(), projection.sin()}, -1) * (half_norm.exp() * scale);
-    case FeatureMapKind::kRelu:
-    case FeatureMapKind::kConstant:
-    case FeatureMapKind::kElu:
-      break;
-  }
-  return at::relu(projection) * scale + kReluOffset;
+  const at::Tensor largest = parts.exponents.detach().amax(-1, /*keepdim=*/true);
+  const at::Tensor below = (parts.exponents - largest).exp();
+  return {parts.factors.defined() ? parts.factors * below : below, largest + std::log(parts.scale)};
 }
 
 }  // namespace mnemosyne::ops

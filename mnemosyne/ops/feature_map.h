@@ -60,6 +60,18 @@ FeatureMapKind feature_map_kind(const std::string& where, const std::string& nam
 /// softmax attention by D^(-1/4). kConstant and kElu ignore omega, which may be undefined.
 at::Tensor feature_map(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega);
 
+/// phi(x) = features e^{log_scale}, where no feature is large.
+struct ScaledFeatures {
+  at::Tensor features;   ///< [..., R].
+  at::Tensor log_scale;  ///< [..., 1], without a graph.
+};
+
+/// `feature_map` for any |x|: of maps that estimate a kernel `log_scale` is the largest exponent,
+/// so that features are at most 1, and of those that are exponential one of them is 1; of others it
+/// is zero.
+ScaledFeatures scaled_feature_map(FeatureMapKind kind, const at::Tensor& x,
+                                  const at::Tensor& omega);
+
 /// R for M random vectors; 1 for kConstant. kElu has none: hand in D.
 int64_t num_features(FeatureMapKind kind, int64_t num_omegas);
 
