@@ -198,10 +198,10 @@ TEST(HierarchicalEncoder, BadOptionsAndInputsAreNamed) {
   in.counts[0] += 1;
   EXPECT_THROW(encoder->forward(in), c10::Error);
   in = random_inputs(kCounts);
-  in.positions = {};
+  in.positions = at::Tensor();
   EXPECT_THROW(encoder->forward(in), c10::Error);
   in = random_inputs(kCounts);
-  in.tensors = {};
+  in.tensors = at::Tensor();
   EXPECT_THROW(encoder->forward(in), c10::Error);
   in = random_inputs(kCounts);
   in.set_counts = {4};
