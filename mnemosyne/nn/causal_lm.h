@@ -12,6 +12,7 @@
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -36,7 +37,7 @@ void bind(Fields& visit, CausalLMOptions& options);
 ///
 ///     nn::CausalLM model({.vocabulary = 65, .context = 128});
 ///     at::Tensor logits = model->forward(tokens);   // int64 [B,T] to [B,T,65], T <= 128
-class CausalLMImpl : public torch::nn::Module {
+class CausalLMImpl : public torch::nn::Module, public TensorFields {
  public:
   explicit CausalLMImpl(const CausalLMOptions& options);
 
@@ -63,6 +64,10 @@ class CausalLMImpl : public torch::nn::Module {
   std::vector<PerformerBlock> blocks;
   Norm norm{nullptr};
   Dense head{nullptr};
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&token_embedding, &position_embedding};
+  }
 
  private:
   at::Tensor embed(const at::Tensor& tokens, int64_t first) const;

@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "mnemosyne/nn/copy_module.h"
+
 namespace mnemosyne::nn {
 
 DenseImpl::DenseImpl(int64_t inputs, int64_t outputs, bool with_bias, uint64_t seed)
@@ -19,6 +21,15 @@ DenseImpl::DenseImpl(int64_t inputs, int64_t outputs, bool with_bias, uint64_t s
 
 at::Tensor DenseImpl::forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
 
+// Sizes are those of the parameter that is registered: a call may have put another in the field.
+std::shared_ptr<torch::nn::Module> DenseImpl::clone(const std::optional<at::Device>& device) const {
+  const at::Tensor own = named_parameters()["weight"];
+  const auto copy =
+      std::make_shared<DenseImpl>(own.size(1), own.size(0), bias.defined(), /*seed=*/0);
+  copy_module(*this, *copy, device);
+  return copy;
+}
+
 NormImpl::NormImpl(int64_t width) : torch::nn::Module("Norm") {
   weight = register_parameter("weight", at::ones({width}, at::TensorOptions(at::kFloat)));
   bias = register_parameter("bias", at::zeros({width}, at::TensorOptions(at::kFloat)));
@@ -26,6 +37,12 @@ NormImpl::NormImpl(int64_t width) : torch::nn::Module("Norm") {
 
 at::Tensor NormImpl::forward(const at::Tensor& x) const {
   return at::layer_norm(x, weight.sizes(), weight, bias);
+}
+
+std::shared_ptr<torch::nn::Module> NormImpl::clone(const std::optional<at::Device>& device) const {
+  const auto copy = std::make_shared<NormImpl>(named_parameters()["weight"].size(0));
+  copy_module(*this, *copy, device);
+  return copy;
 }
 
 }  // namespace mnemosyne::nn

@@ -13,6 +13,7 @@
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/linear_attention_memory.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/positions.h"
 #include "mnemosyne/ops/linear_attention/linear_attention.h"
 
@@ -63,7 +64,7 @@ void bind_choice(Fields& visit, LinearAttentionOptions& options);
 /// extent of a FourierPosition.
 /// Errors: options (InputError), shapes, damped positions that go down, offsets beyond the extent
 /// (c10::Error).
-class LinearAttentionImpl : public Attention {
+class LinearAttentionImpl : public Attention, public TensorFields {
  public:
   explicit LinearAttentionImpl(const LinearAttentionOptions& options);
 
@@ -97,6 +98,8 @@ class LinearAttentionImpl : public Attention {
   const Position& position() const { return *position_; }
 
   at::Tensor omega;  ///< Random vectors, a buffer; undefined for "elu+1".
+
+  std::vector<at::Tensor*> tensor_fields() override { return {&omega}; }
 
  private:
   at::Tensor attend(const Projected& projected, const AttentionInputs& inputs,

@@ -13,6 +13,7 @@
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -52,7 +53,7 @@ void bind(Fields& visit, PointEncoderOptions& options);
 ///     at::Tensor energy = model->forward(types, positions, is_atom);
 ///
 /// Differentiable in positions, any number of times, but for "t5": forces and training on them.
-class PointEncoderImpl : public torch::nn::Module {
+class PointEncoderImpl : public torch::nn::Module, public TensorFields {
  public:
   explicit PointEncoderImpl(const PointEncoderOptions& options);
 
@@ -71,6 +72,8 @@ class PointEncoderImpl : public torch::nn::Module {
   std::vector<PerformerBlock> blocks;
   Norm norm{nullptr};
   Dense head{nullptr};
+
+  std::vector<at::Tensor*> tensor_fields() override { return {&type_embedding}; }
 
  private:
   PointEncoderOptions options_;

@@ -13,6 +13,7 @@
 #include "mnemosyne/nn/associative_memory.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 
 namespace mnemosyne::nn {
 
@@ -45,7 +46,7 @@ void bind(Fields& visit, TemporalMemoryOptions& options);
 ///     nn::TemporalMemory memory({.width = 16});
 ///     at::Tensor state = memory->init(streams, x.options());
 ///     x = memory->forward(x, state);          // [B,16], and the state after it
-class TemporalMemoryImpl : public torch::nn::Module {
+class TemporalMemoryImpl : public torch::nn::Module, public TensorFields {
  public:
   /// InputError for options out of range.
   explicit TemporalMemoryImpl(const TemporalMemoryOptions& options);
@@ -69,7 +70,11 @@ class TemporalMemoryImpl : public torch::nn::Module {
   Dense output{nullptr};                               ///< H V to E.
   at::Tensor discount_logit;                           ///< [H], discounts are its sigmoid.
   at::Tensor log_temperature;                          ///< [H].
-  at::Tensor omega;  ///< Random vectors, a buffer; undefined for "elu+1" and "constant".
+  at::Tensor omega;  ///< Random vectors, a buffer; undefined for "constant".
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&discount_logit, &log_temperature, &omega};
+  }
 
  private:
   int64_t heads() const { return static_cast<int64_t>(options_.discounts.size()); }

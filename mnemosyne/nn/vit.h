@@ -12,6 +12,7 @@
 #include "mnemosyne/nn/attention_options.h"
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/performer_block.h"
 
 namespace mnemosyne::nn {
@@ -39,7 +40,7 @@ void bind(Fields& visit, ViTOptions& options);
 ///
 ///     nn::ViT model({.image_size = 28, .patch_size = 4});
 ///     at::Tensor logits = model->forward(images);   // [B,1,28,28] to [B,10]
-class ViTImpl : public torch::nn::Module {
+class ViTImpl : public torch::nn::Module, public TensorFields {
  public:
   explicit ViTImpl(const ViTOptions& options);
 
@@ -56,6 +57,8 @@ class ViTImpl : public torch::nn::Module {
   std::vector<PerformerBlock> blocks;
   Norm norm{nullptr};
   Dense head{nullptr};
+
+  std::vector<at::Tensor*> tensor_fields() override { return {&position_embedding}; }
 
  private:
   ViTOptions options_;

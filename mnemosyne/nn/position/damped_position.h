@@ -9,6 +9,7 @@
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position.h"
 #include "mnemosyne/nn/position/position_names.h"
 #include "mnemosyne/ops/fourier_features.h"
@@ -50,7 +51,7 @@ void bind_choice(Fields& visit, DampedPositionOptions& options);
 /// Attention multiplies the state of feature n by exp(-decay_n) per unit of position:
 /// `ops::log_decay` makes what `ops::linear_attention` takes. Attention to both sides is two
 /// passes, one per direction.
-class DampedPositionImpl : public torch::nn::Module {
+class DampedPositionImpl : public torch::nn::Module, public TensorFields {
  public:
   explicit DampedPositionImpl(const DampedPositionOptions& options);
 
@@ -84,6 +85,10 @@ class DampedPositionImpl : public torch::nn::Module {
   at::Tensor modulation;    ///< atanh m_t, [H, T].
   at::Tensor frequency;     ///< w_t, [H, T], cycles per unit of position.
   at::Tensor phase;         ///< p_t, [H, T].
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&log_constant, &log_weight, &dip, &log_rate, &modulation, &frequency, &phase};
+  }
 
  private:
   at::Tensor dips() const;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/frequency_draws.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
 
@@ -30,6 +31,10 @@ class MixtureSpectrum final : public PositionSpectrum {
   at::Tensor phase;       ///< alpha, [H, T], or undefined.
   at::Tensor draws;       ///< eps, [H, T, n, D], float64, frozen.
   at::Tensor directions;  ///< [H, T, n, 3], float64, frozen; when rotation-invariant.
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&amplitude, &log_sigma, &centre, &phase, &draws, &directions};
+  }
 
  private:
   at::Tensor profile(const at::Tensor& offsets) const;

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
 
 namespace mnemosyne::nn {
@@ -28,6 +29,10 @@ class NeuralSpectrum final : public PositionSpectrum {
   at::Tensor weight1, bias1;  ///< [hidden, D], [hidden].
   at::Tensor weight2, bias2;  ///< [C, hidden], [C]; C = H, or 2 H with phases after amplitudes.
   at::Tensor frequencies;     ///< [1, R, D], float64, frozen.
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&weight1, &bias1, &weight2, &bias2, &frequencies};
+  }
 
  private:
   at::Tensor network(const at::Tensor& input) const;

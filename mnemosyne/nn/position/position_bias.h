@@ -9,6 +9,7 @@
 
 #include "mnemosyne/core/fields.h"
 #include "mnemosyne/nn/module_holder.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position.h"
 #include "mnemosyne/nn/position/position_names.h"
 
@@ -50,7 +51,7 @@ void bind(Fields& visit, BucketBiasOptions& options);
 /// The relative bias of T5 (Raffel et al. 2020, arXiv 1910.10683): a learned number per head and
 /// bucket of the offset, exact for near, logarithmic for far tokens. For several axes the biases of
 /// the axes add up (ours).
-class BucketBiasImpl : public torch::nn::Module {
+class BucketBiasImpl : public torch::nn::Module, public TensorFields {
  public:
   explicit BucketBiasImpl(const BucketBiasOptions& options);
 
@@ -61,6 +62,8 @@ class BucketBiasImpl : public torch::nn::Module {
       const std::optional<at::Device>& device = std::nullopt) const override;
 
   at::Tensor table;  ///< [P, num_buckets, H], zero at the start.
+
+  std::vector<at::Tensor*> tensor_fields() override { return {&table}; }
 
  private:
   BucketBiasOptions options_;

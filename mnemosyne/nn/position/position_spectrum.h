@@ -9,6 +9,7 @@
 #include <string>
 
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position_names.h"
 #include "mnemosyne/ops/fourier_features.h"
 
@@ -68,7 +69,7 @@ void bind_choice(Fields& visit, FourierPositionOptions& options);
 
 /// A learned spectrum: parameters, frozen draws, the function f that they stand for and the sum of
 /// waves that estimates it.
-class PositionSpectrum : public torch::nn::Module {
+class PositionSpectrum : public torch::nn::Module, public TensorFields {
  public:
   /// f at offsets [P, D]: [H, P]. The closed form, or where the frequencies are fixed and part of
   /// the definition their sum. Differentiable in the parameters.

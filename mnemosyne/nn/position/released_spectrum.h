@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
 
 namespace mnemosyne::nn {
@@ -22,6 +23,10 @@ class ReleasedSpectrum final : public PositionSpectrum {
   at::Tensor centre;       ///< mu, [H, T, D].
   at::Tensor log_square;   ///< log s, [H, T].
   at::Tensor frequencies;  ///< [H, R, D], float64, frozen.
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&amplitude, &centre, &log_square, &frequencies};
+  }
 };
 
 }  // namespace mnemosyne::nn

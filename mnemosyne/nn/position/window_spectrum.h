@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mnemosyne/nn/module_tensors.h"
 #include "mnemosyne/nn/position/position_spectrum.h"
 #include "mnemosyne/ops/position_window.h"
 
@@ -28,6 +29,10 @@ class WindowSpectrum final : public PositionSpectrum {
   at::Tensor widths;       ///< v, [T], float64, frozen.
   at::Tensor frequencies;  ///< [H, R, D] or [1, R, D], float64, frozen.
   at::Tensor weights;      ///< [H, T, R] or [1, T, R], float64, frozen: c = A weights.
+
+  std::vector<at::Tensor*> tensor_fields() override {
+    return {&amplitude, &widths, &frequencies, &weights};
+  }
 
  private:
   void set_equispaced(const FourierPositionOptions& options);

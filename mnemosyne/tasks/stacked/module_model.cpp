@@ -11,14 +11,15 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/nn/module.h>
 
-#include <algorithm>
-#include <iterator>
 #include <mutex>
+#include <unordered_map>
 #include <utility>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/core/pool.h"
 #include "mnemosyne/core/random.h"
 #include "mnemosyne/nn/module_metadata.h"
+#include "mnemosyne/nn/module_tensors.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -52,47 +53,76 @@ class SeededGlobalGenerator {
   at::Tensor state_;
 };
 
-/// A network and handles of its parameters, in the order of their names.
-struct Instance {
-  Network network;
-  std::vector<std::string> names;
-  std::vector<at::Tensor> params;
-};
-
-Instance build(const NetworkFactory& factory, uint64_t seed, at::Device device = at::kCPU) {
+Network make_network(const NetworkFactory& factory, uint64_t seed, at::Device device) {
   const SeededGlobalGenerator seeded(mix_seeds(seed, 0));
-  Instance instance{.network = factory(seed), .names = {}, .params = {}};
-  if (!instance.network.module || !instance.network.forward) {
+  Network network = factory(seed);
+  if (!network.module || !network.forward) {
     throw InputError("[module_model] expected a module and its forward function, got none");
   }
-  instance.network.module->eval();
-  for (const auto& item : instance.network.module->named_parameters()) {
+  for (const auto& item : network.module->named_parameters()) {
     const at::Tensor& param = item.value();
     if (param.scalar_type() != at::kFloat || !param.is_cpu() || !param.requires_grad()) {
       throw InputError("[module_model] expected trainable float32 parameters on the CPU, got \"" +
                        item.key() + "\"");
     }
-    instance.names.push_back(item.key());
-    instance.params.push_back(param);
   }
-  if (instance.params.empty()) {
-    throw InputError("[module_model] expected a module with parameters, got none");
-  }
-  if (device != at::kCPU) instance.network.module->to(device);
-  return instance;
+  network.module->eval();
+  if (device != at::kCPU) network.module->to(device);
+  return network;
 }
+
+/// A network and its parameters, in the order of their names, with places for others.
+struct Instance {
+  Instance(const NetworkFactory& factory, uint64_t seed, at::Device device = at::kCPU)
+      : network(make_network(factory, seed, device)),
+        tensors(network.module),
+        params(network.module->parameters()) {
+    if (params.empty()) {
+      throw InputError("[module_model] expected a module with parameters, got none");
+    }
+  }
+
+  Network network;
+  nn::ModuleTensors tensors;  // The parameters stand first.
+  std::vector<at::Tensor> params;
+};
+
+/// While it lives, the network computes with a member's parameters: views of the stacked ones, with
+/// gradients of their own if asked for.
+class Member {
+ public:
+  Member(Instance& instance, at::TensorList stacked, int64_t member, bool with_grads)
+      : instance_(instance) {
+    TORCH_CHECK(stacked.size() == instance.params.size(), "[module_model] expected ",
+                instance.params.size(), " parameters, got ", stacked.size());
+    for (size_t i = 0; i < stacked.size(); ++i) {
+      params.push_back(
+          stacked[i].detach().select(0, member).view(instance.params[i].sizes()).detach());
+      params.back().requires_grad_(with_grads);
+      instance.tensors.set(i, params.back());
+    }
+  }
+  ~Member() { instance_.tensors.reset(); }
+  Member(const Member&) = delete;
+  Member& operator=(const Member&) = delete;
+
+  std::vector<at::Tensor> params;
+
+ private:
+  Instance& instance_;
+};
 
 class ModuleModel : public Model {
  public:
   explicit ModuleModel(NetworkFactory factory) : factory_(std::move(factory)) {
-    Instance first = build(factory_, kBufferSeed);
-    names_ = first.names;
-    metadata_ = nn::module_metadata(*first.network.module);
-    for (const auto& item : first.network.module->named_buffers()) {
+    const auto first = borrow(at::kCPU);
+    names_ = first->tensors.names();
+    names_.resize(first->params.size());
+    metadata_ = nn::module_metadata(*first->network.module);
+    for (const auto& item : first->network.module->named_buffers()) {
       buffers_.emplace_back(item.key(), item.value().detach().clone());
     }
-    for (const at::Tensor& param : first.params) num_params_ += param.numel();
-    idle_.push_back(std::make_unique<Instance>(std::move(first)));
+    for (const at::Tensor& param : first->params) num_params_ += param.numel();
   }
 
   std::vector<std::string> param_names() const override { return names_; }
@@ -103,7 +133,8 @@ class ModuleModel : public Model {
 
   std::vector<at::Tensor> init(uint64_t seed) const override {
     std::vector<at::Tensor> params;
-    for (const at::Tensor& param : build(factory_, seed).params) {
+    const Instance instance(factory_, seed);
+    for (const at::Tensor& param : instance.params) {
       const at::Tensor value = param.detach();
       params.push_back(value.dim() == 0 ? value.view({1}) : value.contiguous());
     }
@@ -116,10 +147,10 @@ class ModuleModel : public Model {
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const at::NoGradGuard no_grad;
-    const Borrowed instance(*this, params[0].device());
+    const auto instance = borrow(params[0].device());
     std::vector<at::Tensor> outputs;
     for (int64_t p = 0; p < params[0].size(0); ++p) {
-      bind(*instance, params, p);
+      const Member member(*instance, params, p, /*with_grads=*/false);
       outputs.push_back(instance->network.forward(inputs));
     }
     return at::stack(outputs);
@@ -131,16 +162,16 @@ class ModuleModel : public Model {
   /// Losses [P]; with `grads`, which are stacked and zero, the members' gradients too.
   at::Tensor run(at::TensorList params, const at::Tensor& inputs, const LossFunction& loss,
                  std::vector<at::Tensor>* grads) const {
-    const Borrowed instance(*this, params[0].device());
+    const auto instance = borrow(params[0].device());
     const at::AutoGradMode grad_mode(grads != nullptr);
     std::vector<at::Tensor> losses;
     for (int64_t p = 0; p < params[0].size(0); ++p) {
-      bind(*instance, params, p);
+      const Member member(*instance, params, p, grads != nullptr);
       const at::Tensor value = loss(instance->network.forward(inputs).unsqueeze(0)).squeeze(0);
       losses.push_back(value.detach());
       if (grads == nullptr) continue;
       const std::vector<at::Tensor> of_member = torch::autograd::grad(
-          {value}, instance->params, {}, std::nullopt, false, /*allow_unused=*/true);
+          {value}, member.params, {}, std::nullopt, false, /*allow_unused=*/true);
       for (size_t i = 0; i < of_member.size(); ++i) {
         // A parameter that the loss does not depend on keeps its zero.
         if (of_member[i].defined())
@@ -154,47 +185,15 @@ class ModuleModel : public Model {
   /// Buffers come from the network of this seed, whatever the seed of the parameters.
   static constexpr uint64_t kBufferSeed = 0;
 
-  /// An instance for one call: one that is idle, or a new one.
-  class Borrowed {
-   public:
-    Borrowed(const ModuleModel& model, at::Device device) : model_(model) {
-      {
-        const std::lock_guard<std::mutex> lock(model_.mutex_);
-        auto& idle = model_.idle_;
-        const auto found = std::find_if(idle.rbegin(), idle.rend(), [&](const auto& instance) {
-          return instance->params[0].device() == device;
-        });
-        if (found != idle.rend()) {
-          instance_ = std::move(*found);
-          idle.erase(std::next(found).base());
-        }
-      }
-      if (!instance_) {
-        instance_ = std::make_unique<Instance>(build(model_.factory_, kBufferSeed, device));
-      }
-    }
-    ~Borrowed() {
-      const std::lock_guard<std::mutex> lock(model_.mutex_);
-      model_.idle_.push_back(std::move(instance_));
-    }
-    Borrowed(const Borrowed&) = delete;
-    Borrowed& operator=(const Borrowed&) = delete;
-
-    Instance& operator*() const { return *instance_; }
-    Instance* operator->() const { return instance_.get(); }
-
-   private:
-    const ModuleModel& model_;
-    std::unique_ptr<Instance> instance_;
-  };
-
-  static void bind(Instance& instance, at::TensorList params, int64_t member) {
-    TORCH_CHECK(params.size() == instance.params.size(), "[module_model] expected ",
-                instance.params.size(), " parameters, got ", params.size());
-    for (size_t i = 0; i < params.size(); ++i) {
-      at::Tensor& param = instance.params[i];
-      param.set_data(params[i].detach().select(0, member).view(param.sizes()));
-    }
+  /// An instance on that device, for one call.
+  Pool<Instance>::Loan borrow(at::Device device) const {
+    const auto make = [this, device] {
+      return std::make_unique<Instance>(factory_, kBufferSeed, device);
+    };
+    std::unique_lock lock(mutex_);
+    Pool<Instance>& there = instances_.try_emplace(device, make).first->second;
+    lock.unlock();
+    return there.borrow();
   }
 
   NetworkFactory factory_;
@@ -203,7 +202,7 @@ class ModuleModel : public Model {
   std::map<std::string, std::string> metadata_;
   int64_t num_params_ = 0;
   mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Instance>> idle_;
+  mutable std::unordered_map<at::Device, Pool<Instance>> instances_;
 };
 
 /// Losses of all members, whose gradients are made together with them.
