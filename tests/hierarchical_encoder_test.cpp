@@ -62,9 +62,9 @@ TEST_P(EveryPlacedEncoder, HasTheShapesOfItsDocs) {
   HierarchicalEncoder encoder(options_with(GetParam()));
   const EncodedTensors out = encoder->forward(random_inputs(kCounts));
   EXPECT_EQ(out.tokens.sizes(), at::IntArrayRef({23, 12}));
-  // Chunks of 4: 2, 1, 1, 3, 1; of these chunks of 2: 1, 1, 1, 2, 1.
-  EXPECT_EQ(out.between.at(0).sizes(), at::IntArrayRef({8, 12}));
-  EXPECT_EQ(out.meta.sizes(), at::IntArrayRef({6, 12}));
+  // Chunks of 4: 2, 1, 0, 3, 1; of these chunks of 2: 1, 1, 0, 2, 1.
+  EXPECT_EQ(out.between.at(0).sizes(), at::IntArrayRef({7, 12}));
+  EXPECT_EQ(out.meta.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.tensors.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.sets.sizes(), at::IntArrayRef({1, 12}));
   EXPECT_EQ(encoder->spread(out).sizes(), at::IntArrayRef({23, 12}));
@@ -174,6 +174,13 @@ TEST(HierarchicalEncoder, MovingAllPositionsChangesNothing) {
   EXPECT_TRUE(close(encoder->spread(encoder->forward(in)), before, {.rtol = 1e-7, .atol = 1e-9}));
 }
 
+TEST(HierarchicalEncoder, PositionsMayBeAnyNumbers) {
+  const HierarchicalEncoder encoder(options_with("flt"));
+  TensorTokens in = random_inputs(kCounts);
+  in.positions = 1e6 * in.positions;
+  EXPECT_TRUE(at::isfinite(encoder->spread(encoder->forward(in))).all().item<bool>());
+}
+
 TEST(HierarchicalEncoder, ACopyComputesTheSame) {
   const HierarchicalEncoder encoder(options_with("flt"));
   const auto copy = std::dynamic_pointer_cast<HierarchicalEncoderImpl>(encoder->clone());
@@ -210,23 +217,33 @@ TEST(HierarchicalEncoder, BadOptionsAndInputsAreNamed) {
 
 TEST(ChunkPlan, GathersWhatItScatters) {
   const ChunkPlan plan({5, 0, 3}, 4, at::kCPU);
-  EXPECT_EQ(plan.chunk_counts(), (std::vector<int64_t>{2, 1, 1}));
+  EXPECT_EQ(plan.chunk_counts(), (std::vector<int64_t>{2, 0, 1}));
   const at::Tensor tokens = at::arange(1, 9, at::kDouble).unsqueeze(1);
   const at::Tensor chunks = plan.gather(tokens);
   const at::Tensor expected =
-      at::tensor({1., 2., 3., 4., 5., 0., 0., 0., 0., 0., 0., 0., 6., 7., 8., 0.}, at::kDouble);
+      at::tensor({1., 2., 3., 4., 5., 0., 0., 0., 6., 7., 8., 0.}, at::kDouble);
   EXPECT_TRUE(at::equal(chunks.view({-1}), expected));
   EXPECT_TRUE(at::equal(plan.mask().view({-1}), expected > 0));
   EXPECT_TRUE(at::equal(plan.scatter(chunks), tokens));
-  EXPECT_TRUE(at::equal(plan.pool(tokens).view({-1}), at::tensor({2.5, 5., 0., 7.}, at::kDouble)));
-  const at::Tensor values = at::tensor({1., 2., 3., 4.}, at::kDouble).unsqueeze(1);
+  EXPECT_TRUE(at::equal(plan.pool(tokens).view({-1}), at::tensor({2.5, 5., 7.}, at::kDouble)));
+  const at::Tensor values = at::tensor({1., 2., 4.}, at::kDouble).unsqueeze(1);
   EXPECT_TRUE(at::equal(plan.spread(values).view({-1}),
                         at::tensor({1., 1., 1., 1., 2., 4., 4., 4.}, at::kDouble)));
+}
+
+TEST(ChunkPlan, WholeRowsMayBeEmpty) {
   const ChunkPlan rows({5, 0, 3}, 0, at::kCPU);
+  EXPECT_EQ(rows.chunk_counts(), (std::vector<int64_t>{1, 1, 1}));
   EXPECT_EQ(rows.mask().sizes(), at::IntArrayRef({3, 5}));
+  const at::Tensor tokens = at::arange(1, 9, at::kDouble).unsqueeze(1);
+  EXPECT_TRUE(at::equal(rows.pool(tokens).view({-1}), at::tensor({3., 0., 7.}, at::kDouble)));
+}
+
+TEST(ChunkPlan, BadInputIsNamed) {
   EXPECT_THROW(ChunkPlan({-1}, 4, at::kCPU), c10::Error);
   EXPECT_THROW(ChunkPlan({1}, -4, at::kCPU), c10::Error);
-  EXPECT_THROW(plan.gather(tokens.narrow(0, 0, 7)), c10::Error);
+  const ChunkPlan plan({5}, 4, at::kCPU);
+  EXPECT_THROW(plan.gather(at::ones({4, 2})), c10::Error);
 }
 
 }  // namespace

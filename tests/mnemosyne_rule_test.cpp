@@ -202,8 +202,9 @@ TEST(MnemosyneRule, MixtureBoundLimitsWhatAdamsDirectionGets) {
   const std::vector<at::Tensor> params = {at::zeros({6, 10}, at::kDouble)};
   const std::vector<at::Tensor> grads = gradients(params, 0);
   const auto update = [&](double bound) {
-    const MnemosyneRule rule({.mixture_bound = bound}, controller);
-    return rule.update(grads, init_state(rule, params), params, {}).updates[0];
+    const auto rule =
+        MnemosyneRule({.mixture_bound = bound}).with_weights({{"controller", controller}});
+    return rule->update(grads, init_state(*rule, params), params, {}).updates[0];
   };
   const at::Tensor base = update(0.0), adam = update(1.0);
   EXPECT_TRUE(close(adam / base_step_size({}, {}, 1), ops::kDirectionRms * grads[0].sign(),

@@ -29,7 +29,7 @@ ChunkPlan::ChunkPlan(const std::vector<int64_t>& counts, int64_t length, at::Dev
   std::vector<int64_t> source, place, chunk;
   int64_t token = 0;
   for (const int64_t count : counts) {
-    chunk_counts_.push_back(std::max<int64_t>((count + places - 1) / places, 1));
+    chunk_counts_.push_back(length == 0 ? 1 : (count + places - 1) / places);
     for (int64_t k = 0; k < chunk_counts_.back() * places; ++k) {
       if (k < count) {
         place.push_back(static_cast<int64_t>(source.size()));

@@ -19,7 +19,7 @@ namespace mnemosyne::nn {
 namespace {
 
 constexpr char kWhere[] = "hierarchical_encoder";
-constexpr uint64_t kEmbedSeed = 1000, kTensorSeed = 1001;
+constexpr uint64_t kEmbedSeed = 1000, kTensorSeed = 1001, kBiasSeed = 1002;
 
 void validate(const HierarchicalEncoderOptions& o) {
   if (o.token_dim < 1 || o.tensor_dim < 0 || o.position_dim < 1 || !(o.extent > 0.0)) {
@@ -55,11 +55,17 @@ AttentionSite site_of(const HierarchicalEncoderOptions& o, uint64_t level) {
           .seed = part_seed(*o.seed, level)};
 }
 
+/// Where tokens are in their chunk, from its middle, [N,P] to [C,L,P]. No offset exceeds `extent`.
+at::Tensor places_in_chunks(const ChunkPlan& plan, const at::Tensor& positions, double extent) {
+  const at::Tensor middle = plan.spread(plan.pool(positions));
+  return plan.gather((positions - middle).clamp(-0.5 * extent, 0.5 * extent));
+}
+
 at::Tensor encode(const PerformerBlock& block, const ChunkPlan& plan, const at::Tensor& tokens,
-                  const at::Tensor& positions) {
+                  const at::Tensor& positions, double extent) {
   if (tokens.size(0) == 0) return tokens;
   AttentionInputs inputs{.key_padding_mask = plan.mask()};
-  if (positions.defined()) inputs.positions = plan.gather(positions);
+  if (positions.defined()) inputs.positions = places_in_chunks(plan, positions, extent);
   return plan.scatter(block->forward(plan.gather(tokens), inputs));
 }
 
@@ -95,6 +101,9 @@ HierarchicalEncoderImpl::HierarchicalEncoderImpl(const HierarchicalEncoderOption
   validate(options);
   embed = register_module("embed", Dense(options.token_dim, options.width, true,
                                          part_seed(*options_.seed, kEmbedSeed)));
+  // A token of which nothing is known is not zero, which a norm would blow up.
+  embed->bias.set_data(
+      seeded_normal({options.width}, kEmbeddingDeviation, part_seed(*options_.seed, kBiasSeed)));
   if (options.tensor_dim > 0) {
     embed_tensor = register_module("embed_tensor", Dense(options.tensor_dim, options.width, true,
                                                          part_seed(*options_.seed, kTensorSeed)));
@@ -145,14 +154,16 @@ EncodedTensors HierarchicalEncoderImpl::forward(const TensorTokens& in) const {
   for (size_t level = 0; level < num_levels(options_); ++level) {
     out.levels.emplace_back(counts, options_.chunk_lengths[level], device);
     const ChunkPlan& plan = out.levels.back();
-    x = encode(blocks[level], plan, x, positions);
+    x = encode(blocks[level], plan, x, positions, options_.extent);
     if (level == 0) {
       out.tokens = x;
     } else {
       out.between.push_back(x);
     }
     x = plan.pool(x);
-    if (positions.defined()) positions = plan.pool(positions);
+    if (positions.defined()) {
+      positions = plan.pool(positions) / static_cast<double>(options_.chunk_lengths[level]);
+    }
     counts = plan.chunk_counts();
   }
   out.meta = x;
@@ -161,7 +172,7 @@ EncodedTensors HierarchicalEncoderImpl::forward(const TensorTokens& in) const {
   if (embed_tensor) x = x + embed_tensor->forward(in.tensors);
   const std::vector<int64_t> one_set{x.size(0)};
   out.whole.emplace_back(in.set_counts.empty() ? one_set : in.set_counts, 0, device);
-  out.tensors = encode(blocks.back(), out.whole[1], x, {});
+  out.tensors = encode(blocks.back(), out.whole[1], x, {}, options_.extent);
   out.sets = out.whole[1].pool(out.tensors);
   return out;
 }

@@ -35,14 +35,14 @@ struct HierarchicalEncoderOptions {
   /// "absolute" (sinusoids, added to the tokens) or "none".
   AttentionOptions attention = small_attention();
   int64_t position_dim = 3;  ///< P.
-  double extent = 16.0;      ///< Positions lie in [0, extent].
+  double extent = 16.0;      ///< Offsets within a chunk are told apart up to this.
   /// Of the initial weights and all random draws; none: from torch's default generator.
   std::optional<uint64_t> seed{};
 
   static AttentionOptions small_attention() {
     AttentionOptions options;
     options.linear.feature_map = "hyp+";
-    options.linear.num_features = 16;
+    options.linear.num_features = 8;
     options.fourier.num_frequencies = 8;
     return options;
   }
@@ -54,7 +54,7 @@ void bind(Fields& visit, HierarchicalEncoderOptions& options);
 /// Tokens of T tensors, those of one after those of the other.
 struct TensorTokens {
   at::Tensor tokens{};                ///< [N,F].
-  at::Tensor positions{};             ///< [N,P]; needed unless the position is "none".
+  at::Tensor positions{};             ///< [N,P], neighbours about 1 apart; not for "none".
   at::Tensor tensors{};               ///< [T,G]; undefined where G is 0.
   std::vector<int64_t> counts{};      ///< Tokens of each tensor, [T], sum N; may be zero.
   std::vector<int64_t> set_counts{};  ///< Tensors of each set, [S], sum T; empty: one set.
@@ -84,7 +84,8 @@ struct EncodedTensors {
 ///     at::Tensor context = encoder->spread(up);   // [307,E]: to each token, what all levels know
 ///
 /// Tensors of any sizes, none included. Padding is masked. A permutation of the tensors permutes
-/// what comes out, moving all positions of "flt" changes nothing.
+/// what comes out, moving all positions of "flt" changes nothing. A chunk stands at the mean of its
+/// tokens' positions, in units of chunks.
 /// Errors: options (InputError), shapes (c10::Error).
 class HierarchicalEncoderImpl : public torch::nn::Module {
  public:

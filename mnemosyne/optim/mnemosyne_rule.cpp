@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
@@ -17,7 +18,7 @@
 namespace mnemosyne::optim {
 namespace {
 
-constexpr size_t kSignals = 3;
+enum Slot : size_t { kSignals = 3, kMemory = 4 };
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
 
@@ -32,26 +33,41 @@ std::vector<TensorFacts> facts_of(const State& state, at::TensorList params,
   return facts;
 }
 
+/// Numbers of several networks, one after the other.
+at::Tensor joined(const std::vector<at::Tensor>& parts) {
+  return parts.size() == 1 ? parts[0] : at::cat(parts);
+}
+
 }  // namespace
 
-MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options, at::Tensor controller)
-    : options_(options), base_(options.base), controller_(std::move(controller)) {
+MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options)
+    : options_(options), base_(options.base) {
   check_option(options.step_bound >= 0.0 && options.step_bound <= kLargestStepBound, "mnemosyne",
                "step_bound in [0, 3]", options.step_bound);
   check_option(options.mixture_bound >= 0.0 && options.mixture_bound <= 1.0, "mnemosyne",
                "mixture_bound in [0, 1]", options.mixture_bound);
-  const std::array<int64_t, 2> shape{static_cast<int64_t>(step_output_names().size()),
-                                     static_cast<int64_t>(step_feature_names().size())};
-  if (!controller_.defined()) controller_ = at::zeros(shape, at::kFloat);
-  TORCH_CHECK(controller_.sizes() == at::IntArrayRef(shape),
-              "[mnemosyne] expected a controller of shape ", at::IntArrayRef(shape), ", got ",
-              controller_.sizes());
+  const auto outputs = static_cast<int64_t>(step_output_names().size());
+  const auto features = static_cast<int64_t>(step_feature_names().size());
+  controller_ = at::zeros({outputs, features}, at::kFloat);
+  if (options.learned && options.attention.enabled) {
+    attention_.emplace(options.attention, features, outputs);
+  }
 }
 
 StateLayout MnemosyneRule::state_layout(const at::Tensor& param) const {
   if (!options_.learned) return base_.state_layout(param);
-  return {step_entry(), entry_like("momentum", param), entry_like("second_moment", param),
-          float_entry("signals", {kNumSignals})};
+  StateLayout layout{step_entry(), entry_like("momentum", param),
+                     entry_like("second_moment", param), float_entry("signals", {kNumSignals})};
+  if (attention_ && attention_->state_size() > 0) {
+    layout.push_back(
+        float_entry("memory", {attention_->meta_tokens(param.numel()) * attention_->state_size()}));
+  }
+  return layout;
+}
+
+StateLayout MnemosyneRule::shared_layout() const {
+  if (!attention_ || attention_->state_size() == 0) return {};
+  return {float_entry("network_memory", {1, attention_->state_size()})};
 }
 
 std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList params,
@@ -59,51 +75,122 @@ std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList
   return base_.step_sizes(state, params, options);
 }
 
-ops::StepCorrection MnemosyneRule::correct(StepList& list, const std::vector<TensorFacts>& facts,
-                                           const std::vector<const MnemosyneRule*>& rules) const {
-  const ops::StepSums sums = list.advance(/*with_sums=*/true);
+AttendedOutputs MnemosyneRule::attend(StepList& list, const Network& network,
+                                      const ChunkGeometry& geometry, const at::Tensor& features,
+                                      const at::Tensor& chunks) const {
+  const int64_t size = attention_->state_size();
+  if (size == 0) {
+    at::Tensor none, no_network;
+    return (*attention_)(features, chunks, geometry, none, no_network);
+  }
+  std::vector<at::Tensor> held;
+  std::vector<int64_t> lengths;
+  for (size_t i = 0; i < network.params.size(); ++i) {
+    held.push_back(list.state()[network.first + i][kMemory]);
+    lengths.push_back(held.back().size(0));
+  }
+  at::Tensor& shared = network.shared->at(0);
+  at::Tensor memory = at::cat(held).to(features.device()).view({-1, size});
+  at::Tensor network_memory = shared.to(features.device());
+  AttendedOutputs outputs = (*attention_)(features, chunks, geometry, memory, network_memory);
+  const std::vector<at::Tensor> next = memory.view({-1}).split_with_sizes(lengths);
+  if (list.in_place()) {
+    at::_foreach_copy_(held, next);
+    shared.copy_(network_memory);
+    return outputs;
+  }
+  for (size_t i = 0; i < next.size(); ++i) {
+    list.state()[network.first + i][kMemory] = next[i].to(held[i].device());
+  }
+  shared = network_memory.to(shared.device());
+  return outputs;
+}
+
+at::Tensor MnemosyneRule::advance_signals(StepList& list, const std::vector<Network>& networks,
+                                          const ops::StepSums& sums) {
   State& state = list.state();
   std::vector<at::Tensor> signals;
+  std::vector<TensorFacts> facts;
   for (const ParamState& own : state) signals.push_back(own[kSignals]);
-  const auto members = static_cast<int64_t>(rules.size());
-  const at::Tensor x = advance_features(signals, list.in_place(), sums, facts, members);
-  for (size_t i = 0; i < facts.size(); ++i) state[i][kSignals] = signals[i];
-  std::vector<at::Tensor> outputs;
-  for (int64_t m = 0; m < members; ++m) {
-    const int64_t length = x.size(0) / members;
-    const at::Tensor& weights = rules[static_cast<size_t>(m)]->controller_;
-    outputs.push_back(x.narrow(0, m * length, length).matmul(weights.to(x.options()).t()));
+  for (const Network& network : networks) {
+    facts.insert(facts.end(), network.facts.begin(), network.facts.end());
   }
-  return step_correction(members == 1 ? outputs[0] : at::cat(outputs),
-                         {.step = options_.step_bound, .mixture = options_.mixture_bound});
+  at::Tensor x = advance_features(signals, list.in_place(), sums, facts,
+                                  static_cast<int64_t>(networks.size()));
+  for (size_t i = 0; i < facts.size(); ++i) state[i][kSignals] = signals[i];
+  return x;
+}
+
+ops::StepCorrection MnemosyneRule::correct(StepList& list,
+                                           const std::vector<Network>& networks) const {
+  ops::StepSums sums = list.advance(/*with_sums=*/true);
+  ChunkGeometry geometry;
+  at::Tensor tokens;
+  if (attention_) {
+    geometry = ChunkGeometry(list.params(), chunk_size()).on(sums.grad_squared.device());
+    const ops::StepSums of_tensors = sums_of_tensors(sums, geometry);
+    tokens = chunk_features(sums, of_tensors, geometry);
+    sums = of_tensors;
+  }
+  const at::Tensor x = advance_signals(list, networks, sums);
+  std::vector<at::Tensor> outputs, chunk_outputs;
+  for (const Network& network : networks) {
+    const at::Tensor own = x.narrow(0, network.first, network.params.size());
+    outputs.push_back(own.matmul(network.rule->controller_.to(x.options()).t()));
+    if (!attention_) continue;
+    const ChunkGeometry part = geometry.part(network.first, network.params.size());
+    const AttendedOutputs attended = network.rule->attend(
+        list, network, part, own, tokens.narrow(0, part.first, part.owners.size(0)));
+    outputs.back() = outputs.back() + attended.tensors;
+    chunk_outputs.push_back(attended.chunks);
+  }
+  ops::StepCorrection correction = step_correction(
+      joined(outputs), {.step = options_.step_bound, .mixture = options_.mixture_bound});
+  if (!attention_) return correction;
+  correction = of_chunks(correction, geometry);
+  if (options_.attention.chunks) {
+    correction.step = correction.step *
+                      chunk_factor(joined(chunk_outputs), geometry, options_.attention.chunk_bound);
+  }
+  return correction;
 }
 
 UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
                                       at::TensorList params, const StepOptions& options) const {
   if (!options_.learned) return base_.do_update(grads, state, params, options);
   if (params.empty()) return {.updates = {}, .state = state};
-  StepList list(StepList::Form::kReference, base_.inputs(grads, state, params, options));
+  StepList::Inputs inputs = base_.inputs(grads, state, params, options);
+  inputs.chunk_size = chunk_size();
+  StepList list(StepList::Form::kReference, std::move(inputs));
   const ops::StepCorrection correction =
-      correct(list, facts_of(list.state(), params, options), {this});
+      correct(list, {{.rule = this,
+                      .params = params,
+                      .facts = facts_of(list.state(), params, options),
+                      .shared = &list.state().shared}});
   return {.updates = list.directions(&correction), .state = std::move(list.state())};
 }
 
 void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
   const at::NoGradGuard no_grad;
   StepList::Inputs all;
-  std::vector<const MnemosyneRule*> rules;
+  all.chunk_size = chunk_size();
   for (const MemberStep& member : members) {
-    rules.push_back(static_cast<const MnemosyneRule*>(member.rule));
-    rules.back()->base_.join(member.grads, *member.state, member.params, member.options,
-                             member.shrink, all);
+    static_cast<const MnemosyneRule*>(member.rule)
+        ->base_.join(member.grads, *member.state, member.params, member.options, member.shrink,
+                     all);
   }
   StepList list(StepList::Form::kInPlace, std::move(all));
-  std::vector<TensorFacts> facts;
+  std::vector<Network> networks;
+  size_t first = 0;
   for (const MemberStep& member : members) {
-    const std::vector<TensorFacts> own = facts_of(*member.state, member.params, member.options);
-    facts.insert(facts.end(), own.begin(), own.end());
+    networks.push_back({.rule = static_cast<const MnemosyneRule*>(member.rule),
+                        .params = member.params,
+                        .first = first,
+                        .facts = facts_of(*member.state, member.params, member.options),
+                        .shared = &member.state->shared});
+    first += member.params.size();
   }
-  const ops::StepCorrection correction = correct(list, facts, rules);
+  const ops::StepCorrection correction = correct(list, networks);
   list.apply(&correction, members.front().options.fallbacks);
 }
 
@@ -117,7 +204,8 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
   const auto* rule = dynamic_cast<const MnemosyneRule*>(&other);
   return rule != nullptr && options_.learned && rule->options_.learned &&
          rule->options_.step_bound == options_.step_bound &&
-         rule->options_.mixture_bound == options_.mixture_bound;
+         rule->options_.mixture_bound == options_.mixture_bound &&
+         rule->options_.attention == options_.attention;
 }
 
 void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) const {
@@ -126,15 +214,30 @@ void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) con
   step_joined_(members);
 }
 
-NamedTensors MnemosyneRule::weights() const { return {{kControllerName, controller_}}; }
+NamedTensors MnemosyneRule::weights() const {
+  NamedTensors all{{kControllerName, controller_}};
+  if (attention_) {
+    all.insert(all.end(), attention_->weights().begin(), attention_->weights().end());
+  }
+  return all;
+}
 
 std::shared_ptr<UpdateRule> MnemosyneRule::with_weights(const NamedTensors& weights) const {
+  auto rule = std::make_shared<MnemosyneRule>(*this);
+  rule->take(weights);
+  return rule;
+}
+
+void MnemosyneRule::take(const NamedTensors& weights) {
   const NamedTensors own = matching(name(), this->weights(), weights);
-  return std::make_shared<MnemosyneRule>(options_, own[0].second);
+  controller_ = own[0].second;
+  if (attention_) attention_ = attention_->with_weights({own.begin() + 1, own.end()});
 }
 
 WeightAxes MnemosyneRule::weight_axes() const {
-  return {{kControllerName, {step_output_names(), step_feature_names()}}};
+  WeightAxes axes{{kControllerName, {step_output_names(), step_feature_names()}}};
+  if (attention_) attention_->add_axes(axes);
+  return axes;
 }
 
 void bind(Fields& visit, MnemosyneRuleOptions& options) {
@@ -142,6 +245,7 @@ void bind(Fields& visit, MnemosyneRuleOptions& options) {
   visit("learned", options.learned);
   visit("step_bound", options.step_bound);
   visit("mixture_bound", options.mixture_bound);
+  bind(visit, options.attention);
 }
 
 std::string MnemosyneRule::options_json() const { return write_options(options_); }

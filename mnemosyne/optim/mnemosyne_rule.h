@@ -1,10 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "mnemosyne/optim/orthogonal.h"
+#include "mnemosyne/optim/step_attention.h"
 
 namespace mnemosyne::optim {
 
@@ -15,6 +17,7 @@ struct MnemosyneRuleOptions {
   bool learned = true;          ///< false leaves exactly the base rule.
   double step_bound = 0.0;      ///< Largest change of a tensor's log step, 0 to 3; 0 leaves it.
   double mixture_bound = 0.5;   ///< Largest share of Adam's direction in a matrix's, 0 to 1.
+  StepAttentionOptions attention = {};  ///< Beside the controller: over space and time.
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -42,18 +45,27 @@ struct MnemosyneRuleOptions {
 ///
 ///      so that a coordinate moves between 1/4 and 7/4 of what its tensor does: no sign changes.
 ///
-/// With W = 0 every correction vanishes and the rule is the base rule. Nothing depends on names of
-/// layers, nor, as long as gradients are large against eps, on the scale of the loss. State: 8
-/// bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned = false`).
+/// With `attention` a network of some thousand weights looks at the chunks of every tensor, at the
+/// tensors of the list together, and at what it saw in earlier steps (step_attention.h). It adds to
+/// z of every tensor, and a bounded factor to the step of every chunk that keeps the norm of its
+/// tensor's: with y the numbers of chunks, f = exp(B tanh y) and n their sizes, each chunk moves by
+/// f / sqrt(sum n f^2 / sum n).
 ///
-/// The associative memory over time is the method's (arXiv 2302.01128); base, controller and bounds
-/// are ours.
+/// With W = 0 (and zero heads) every correction vanishes and the rule is the base rule. Nothing
+/// depends on names of layers, nor, as long as gradients are large against eps, on the scale of the
+/// loss. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned =
+/// false`); with attention some hundred bytes for every 4096 parameters, and for the list.
+///
+/// Encoder and associative memories are the method's (arXiv 2302.01128); base, controller, bounds
+/// and chunk statistics as tokens are ours.
 class MnemosyneRule : public UpdateRule {
  public:
-  explicit MnemosyneRule(MnemosyneRuleOptions options = {}, at::Tensor controller = {});
+  /// Nothing has been learned: the base rule.
+  explicit MnemosyneRule(MnemosyneRuleOptions options = {});
 
   std::string name() const override { return "mnemosyne"; }
   StateLayout state_layout(const at::Tensor& param) const override;
+  StateLayout shared_layout() const override;
   std::shared_ptr<const UpdateRule> elementwise() const override { return base_.elementwise(); }
   double default_lr() const override { return 1.0; }
   std::optional<double> default_momentum() const override { return base_.default_momentum(); }
@@ -74,15 +86,33 @@ class MnemosyneRule : public UpdateRule {
   bool steps_with_factors() const override { return true; }
 
  private:
-  /// Advances a list and its signals; the outputs of these rules' controllers for their members'
-  /// tensors, which `facts` tells of, as corrections.
-  ops::StepCorrection correct(StepList& list, const std::vector<TensorFacts>& facts,
-                              const std::vector<const MnemosyneRule*>& rules) const;
+  /// What one network of a list needs beside the list.
+  struct Network {
+    const MnemosyneRule* rule;
+    at::TensorList params;
+    size_t first = 0;  // of the list
+    std::vector<TensorFacts> facts;
+    std::vector<at::Tensor>* shared;
+  };
+
+  int64_t chunk_size() const { return attention_ ? options_.attention.chunk_size : 0; }
+
+  /// Advances the signals of a list; the features of its tensors.
+  static at::Tensor advance_signals(StepList& list, const std::vector<Network>& networks,
+                                    const ops::StepSums& sums);
+  /// Advances a list, its signals and memories; the outputs of these networks, one after the other,
+  /// as corrections.
+  ops::StepCorrection correct(StepList& list, const std::vector<Network>& networks) const;
+  /// What attention says of a network of the list, whose memories it advances.
+  AttendedOutputs attend(StepList& list, const Network& network, const ChunkGeometry& geometry,
+                         const at::Tensor& features, const at::Tensor& chunks) const;
+  void take(const NamedTensors& weights);
   void step_joined_(const std::vector<MemberStep>& members) const;
 
   MnemosyneRuleOptions options_;
   OrthogonalRule base_;
   at::Tensor controller_;  // [K, F]
+  std::optional<LearnedAttention> attention_;
 };
 
 std::shared_ptr<UpdateRule> make_mnemosyne_rule(const std::string& options_json);

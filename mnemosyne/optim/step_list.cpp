@@ -30,11 +30,15 @@ at::Tensor index_tensor(const std::vector<int64_t>& indices, at::Device device) 
 }  // namespace
 
 StepList::StepList(Form form, Inputs inputs) : form_(form), inputs_(std::move(inputs)) {
+  int64_t chunk = 0;
   for (size_t i = 0; i < inputs_.params.size(); ++i) {
     const at::Tensor &param = inputs_.params[i], &grad = inputs_.grads[i];
     ParamState& state = inputs_.state[i];
     Group& group = group_of(param);
     group.indices.push_back(static_cast<int64_t>(i));
+    for (int64_t k = ops::chunk_count(param.numel(), inputs_.chunk_size); k > 0; --k) {
+      group.chunks.push_back(chunk++);
+    }
     group.step.params.push_back(in_place() ? param : param.detach());
     group.step.grads.push_back(in_place() ? grad : grad.detach());
     group.step.momenta.push_back(state[kMomentum]);
@@ -69,6 +73,7 @@ StepList::Group& StepList::group_of(const at::Tensor& param) {
   const auto found = std::find_if(groups_.begin(), groups_.end(), same);
   if (found != groups_.end()) return *found;
   Group& group = groups_.emplace_back();
+  group.step.chunk_size = inputs_.chunk_size;
   const auto here = [&](const at::Tensor& factor) {
     return factor.defined() ? factor.detach().to(param.device(), compute_dtype(param)) : factor;
   };
@@ -95,7 +100,7 @@ ops::StepSums StepList::advance(bool with_sums) {
   if (groups_.size() == 1) return groups_[0].sums;
   std::vector<int64_t> order;
   for (const Group& group : groups_) {
-    order.insert(order.end(), group.indices.begin(), group.indices.end());
+    order.insert(order.end(), group.chunks.begin(), group.chunks.end());
   }
   std::vector<int64_t> places(order.size());
   for (size_t k = 0; k < order.size(); ++k) {
@@ -114,7 +119,7 @@ ops::StepSums StepList::advance(bool with_sums) {
 
 at::Tensor StepList::rows_of(const at::Tensor& all, const Group& group) const {
   if (!all.defined() || groups_.size() == 1) return all;
-  return all.index_select(0, index_tensor(group.indices, home_))
+  return all.index_select(0, index_tensor(group.chunks, home_))
       .to(group.step.params.front().device());
 }
 

@@ -12,9 +12,9 @@ namespace mnemosyne::optim {
 
 /// A list of T parameters on any devices and of any dtypes, as `ops::TensorStep`s of one device and
 /// compute dtype each, for rules that keep step, momentum and second moment at 0, 1 and 2 of their
-/// state. What is measured and decided of all tensors, [T, ...] in the order of the list, lives at
-/// `home`: the device of the first parameter that is not on the CPU, else the CPU, so that lists
-/// of one device move nothing.
+/// state. What is measured and decided of all their chunks (tensors where there are no smaller
+/// ones), [C, ...] in the order of the list, lives at `home`: the device of the first parameter
+/// that is not on the CPU, else the CPU, so that lists of one device move nothing.
 class StepList {
  public:
   /// What a list is made of: `rows` and `base` of each tensor as in ops::TensorStep, the factors as
@@ -25,6 +25,7 @@ class StepList {
     std::vector<int64_t> rows;
     std::vector<ops::StepBase> base;
     at::Tensor lr_factor, weight_decay_factor;
+    int64_t chunk_size = 0;  ///< As in ops::TensorStep.
   };
 
   /// Whether the lists of these members can be stepped as one, one after the other: there is only
@@ -44,8 +45,9 @@ class StepList {
 
   /// After the step, as far as it has come. In place these are the tensors that were given.
   State& state() { return inputs_.state; }
+  const std::vector<at::Tensor>& params() const { return inputs_.params; }
 
-  /// Advances the moments; the sums [T] at home, undefined without.
+  /// Advances the moments; the sums [C] at home, undefined without.
   ops::StepSums advance(bool with_sums);
 
   /// The updates of the tensors, without weight decay. Only of the reference form.
@@ -57,6 +59,7 @@ class StepList {
  private:
   struct Group {
     std::vector<int64_t> indices;  // into the list
+    std::vector<int64_t> chunks;   // into the chunks of the list
     ops::TensorStep step;
     ops::StepSums sums;
   };

@@ -163,15 +163,13 @@ class StateLayout:
         if len(self._packed) == 1 and extra is not None:
             shape = self._packed[0].shape
             return [extra if extra.shape == shape else extra.view(shape)]
-        tensors, offset = [], len(self._head)
-        for entry in self._packed:
-            size = prod(entry.shape)
-            if extra is None:  # all of them are empty
-                tensors.append(torch.empty(entry.shape, dtype=entry.dtype, device=device))
-                continue
-            tensors.append(extra.narrow(0, offset, size).view(entry.shape))
-            offset += size
-        return tensors
+        if extra is None:  # all of them are empty
+            return [torch.empty(e.shape, dtype=e.dtype, device=device) for e in self._packed]
+        parts = extra.split_with_sizes([len(self._head), *(prod(e.shape) for e in self._packed)])
+        return [
+            part if part.shape == entry.shape else part.view(entry.shape)
+            for part, entry in zip(parts[1:], self._packed, strict=True)
+        ]
 
 
 class _Kept:

@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 import torch.distributed as dist
+from attending import attending
 from torch import nn
 
 from mnemosyne.optim import LSTM, Mnemosyne
@@ -61,7 +62,7 @@ def assert_equal_models(whole, expected):
 
 
 def ddp_worker(rank, tmp_path):
-    for make in (Mnemosyne, LSTM):
+    for make in (Mnemosyne, LSTM, attending):
         model = nn.parallel.DistributedDataParallel(make_model())
         train(model, make(model.parameters()), 0, STEPS, part=slice(8 * rank, 8 * rank + 8))
         whole = make_model()
@@ -78,7 +79,7 @@ def fsdp_worker(rank, tmp_path):
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (RANKS,))
-    for make in (Mnemosyne, LSTM):
+    for make in (Mnemosyne, LSTM, attending):
         sharded, whole = make_model(), make_model()
         for module in (sharded[0], sharded[2], sharded):
             fully_shard(module, mesh=mesh)
@@ -92,25 +93,26 @@ def fsdp_worker(rank, tmp_path):
             for name, value in optimizer.state[p].items():
                 if name not in ("step", "extra_state"):
                     assert value.placements == p.placements, name
-        if make is Mnemosyne:
-            check_distributed_checkpoint(sharded, optimizer, whole, reference, mesh, tmp_path)
+        if make is not LSTM:
+            folder = f"{tmp_path}/{make.__name__}"
+            check_distributed_checkpoint(make, sharded, optimizer, whole, reference, mesh, folder)
 
 
-def check_distributed_checkpoint(sharded, optimizer, whole, reference, mesh, tmp_path):
+def check_distributed_checkpoint(make, sharded, optimizer, whole, reference, mesh, folder):
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
     from torch.distributed.fsdp import fully_shard
 
     model_state, optimizer_state = get_state_dict(sharded, optimizer)
-    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=f"{tmp_path}/dcp")
+    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder)
 
     resumed = make_model()
     for module in (resumed[0], resumed[2], resumed):
         fully_shard(module, mesh=mesh)
     nn.init.zeros_(resumed[0].weight)
-    fresh = Mnemosyne(resumed.parameters())
+    fresh = make(resumed.parameters())
     model_state, optimizer_state = get_state_dict(resumed, fresh)
-    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=f"{tmp_path}/dcp")
+    dcp.load({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder)
     set_state_dict(resumed, fresh, model_state_dict=model_state, optim_state_dict=optimizer_state)
     train(resumed, fresh, STEPS, 2 * STEPS)
     train(whole, reference, STEPS, 2 * STEPS)

@@ -44,12 +44,15 @@ at::Tensor TensorStep::second_moment(size_t i) const {
   return v.defined() && v.numel() == params[i].numel() ? v : at::Tensor();
 }
 
+int64_t chunk_count(int64_t numel, int64_t chunk_size) {
+  const bool whole = chunk_size == 0 || numel == 0;
+  return whole ? 1 : (numel + chunk_size - 1) / chunk_size;
+}
+
 std::vector<int64_t> chunk_counts(const TensorStep& step) {
   std::vector<int64_t> counts;
   for (const at::Tensor& param : step.params) {
-    const int64_t size = param.numel();
-    const bool whole = step.chunk_size == 0 || size == 0;
-    counts.push_back(whole ? 1 : (size + step.chunk_size - 1) / step.chunk_size);
+    counts.push_back(chunk_count(param.numel(), step.chunk_size));
   }
   return counts;
 }

@@ -49,6 +49,9 @@ struct TensorStep {
   at::Tensor second_moment(size_t i) const;
 };
 
+/// The number of chunks of a tensor of so many coordinates.
+int64_t chunk_count(int64_t numel, int64_t chunk_size);
+
 /// The number of chunks of each tensor, [T].
 std::vector<int64_t> chunk_counts(const TensorStep& step);
 
