@@ -6,6 +6,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -13,11 +14,18 @@
 #include <iterator>
 
 #include "mnemosyne/core/choices.h"
+#include "mnemosyne/ops/device_check.h"
 
 namespace mnemosyne::ops {
 namespace {
 
 constexpr double kReluOffset = 1e-3;
+
+/// In a program that is traced, elu by its parts: torch promises other strides for the gradient of
+/// at::elu than it has when the program runs.
+at::Tensor elu_of(const at::Tensor& x) {
+  return is_traced(x) ? at::where(x > 0, x, x.clamp_max(0).expm1()) : at::elu(x);
+}
 
 /// Features scale factors e^{exponents}; factors that are one and exponents that are zero are
 /// undefined, and where there are no exponents the scale is in the factors.
@@ -33,7 +41,7 @@ Parts parts_of(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega
     shape.back() = 1;
     return {at::ones(shape, x.options().requires_grad(false)), {}};
   }
-  if (kind == FeatureMapKind::kElu) return {at::elu(x) + 1, {}};
+  if (kind == FeatureMapKind::kElu) return {elu_of(x) + 1, {}};
   TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
               "[feature_map] expected omega of shape [M, ", x.size(-1), "], got ",
               omega.defined() ? omega.sizes() : at::IntArrayRef{});

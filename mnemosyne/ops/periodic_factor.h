@@ -28,6 +28,11 @@ struct PeriodicGrid {
 PeriodicGrid periodic_grid(double extent, double spacing, int64_t dim,
                            GridSymmetry symmetry = GridSymmetry::kNone);
 
+/// The same on the device of `like`, as a step of a program that is traced: there a tensor that was
+/// made before is a constant of the program, or none at all.
+PeriodicGrid periodic_grid_like(const at::Tensor& like, double extent, double spacing, int64_t dim,
+                                GridSymmetry symmetry);
+
 /// A constant and waves: h(z) = constant + sum(z).
 struct PeriodicFactor {
   at::Tensor constant;  ///< [H].

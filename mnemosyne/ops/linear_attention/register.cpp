@@ -13,6 +13,8 @@
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/ops/each_example.h"
+#include "mnemosyne/ops/hidden_transforms.h"
 #include "mnemosyne/ops/linear_attention/check.h"
 #include "mnemosyne/ops/linear_attention/fused.h"
 #include "mnemosyne/ops/reference_gradient.h"
@@ -38,7 +40,7 @@ enum { kOmega = kNumDifferentiable, kMask, kStateOffset, kNumTensors };
 
 constexpr size_t kNumOutputs = 5;
 /// Arguments of the node that are no tensors.
-constexpr size_t kNumSettings = 6;
+constexpr size_t kNumSettings = 7;
 
 constexpr const char* kIdentity = "identity";
 
@@ -214,7 +216,9 @@ class LinearAttention : public torch::autograd::Function<LinearAttention> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList present, int64_t places,
                                const std::string& feature_map, bool causal,
-                               std::optional<double> scale, double floor, bool with_state) {
+                               std::optional<double> scale, double floor, bool with_state,
+                               HiddenTransforms* transforms) {
+    transforms->show();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [output, sums, normalizer, offset, inverse] =
         call_forward(with_gaps(present, places), {feature_map, causal, scale, floor, with_state});
@@ -270,9 +274,10 @@ Outputs forward_autograd(at::TensorList x, const Settings& settings) {
   }
   int64_t places = 0;
   const std::vector<at::Tensor> present = without_gaps(x, places);
+  HiddenTransforms transforms;
   const variable_list result =
       LinearAttention::apply(at::TensorList(present), places, settings.feature_map, settings.causal,
-                             settings.scale, settings.floor, settings.with_state);
+                             settings.scale, settings.floor, settings.with_state, &transforms);
   return {result[0], result[1], result[2], result[3], result[4]};
 }
 
@@ -374,6 +379,12 @@ TORCH_LIBRARY_IMPL(mnemosyne, Meta, library) {
 TORCH_LIBRARY_IMPL(mnemosyne, Autograd, library) {
   library.impl("linear_attention", forward<forward_autograd>);
   library.impl("linear_attention_backward", backward_autograd);
+}
+
+TORCH_LIBRARY_IMPL(mnemosyne, FuncTorchBatched, library) {
+  for (const char* name : {"linear_attention", "linear_attention_backward"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&each_example>());
+  }
 }
 
 }  // namespace mnemosyne::ops
