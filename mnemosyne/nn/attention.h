@@ -16,9 +16,10 @@ namespace mnemosyne::nn {
 struct AttentionInputs {
   /// [L,P] or [B,L,P]; undefined: 0 ... L - 1 where P = 1. Causal attention takes them in order.
   at::Tensor positions{};
-  at::Tensor has_position{};          ///< bool [L] or [B,L]: false for class tokens; default all.
-  at::Tensor key_padding_mask{};      ///< bool [B,S]: true where a key takes part; default all.
-  at::Tensor context{};               ///< [B,S,E] to attend to; default the tokens themselves.
+  bool on_line = false;           ///< The positions given are those of a line, one after the other.
+  at::Tensor has_position{};      ///< bool [L] or [B,L]: false for class tokens; default all.
+  at::Tensor key_padding_mask{};  ///< bool [B,S]: true where a key takes part; default all.
+  at::Tensor context{};           ///< [B,S,E] to attend to; default the tokens themselves.
   at::Tensor context_positions{};     ///< As `positions`, of the context.
   at::Tensor context_has_position{};  ///< As `has_position`, of the context.
 };

@@ -12,25 +12,14 @@
 
 namespace mnemosyne::python {
 
-/// c10::Error for what a C++ module cannot compute with: wrappers of torch.func and of tracers.
-void check_is_plain(const at::Tensor& x);
-
-/// A module of the library as the package holds it: its tensors are those of Python.
+/// A module of the library while one of Python grows from it: options, tensors, children.
 ///
-/// Layers, `Dense` and `Norm`, are not among them: Python has torch's own layers in their place and
-/// calls these, so that users can hook, wrap and replace them.
-///
-/// Parameters live in Python as `torch.nn.Parameter`s. A module is *tied* to them when each of its
-/// own tensors shares the memory and the version counter of the tensor of Python, and has its
-/// gradient edge: what the module computes then is, for autograd, a function of Python's tensors,
-/// whether these are leaves or results.
+/// Tensors then live in Python, and what is C++ gets them with each call of an operator
+/// (nn/operators/register.cpp). Layers, `Dense` and `Norm`, are not among them: Python has torch's
+/// own layers in their place and calls these, so that users can hook, wrap and replace them.
 class ModuleHandle {
  public:
   explicit ModuleHandle(std::shared_ptr<torch::nn::Module> module) : module_(std::move(module)) {}
-
-  /// This handle when it is tied to `tensors` (parameters, then buffers, in the order of `names`),
-  /// else one of a copy that is. Never the same module with other tensors, which a graph may need.
-  std::shared_ptr<ModuleHandle> tied(const std::vector<at::Tensor>& tensors);
 
   /// Dotted names of all parameters, then of all buffers, without those of layers.
   std::vector<std::string> names() const;
@@ -54,9 +43,6 @@ class ModuleHandle {
   }
 
  private:
-  /// By dotted name: all parameters, then all buffers, without those of layers.
-  std::vector<std::pair<std::string, at::Tensor>> tensors() const;
-
   std::shared_ptr<torch::nn::Module> module_;
 };
 

@@ -98,7 +98,7 @@ def test_a_damped_factor_is_the_product_of_faded_features():
 def test_parameters_are_parameters(position):
     names = [name for name, _ in position.named_parameters()]
     assert names and all(type(p) is torch.nn.Parameter for p in position.parameters())
-    assert [*names, *dict(position.named_buffers())] == position._core.names
+    assert [*names, *dict(position.named_buffers())] == position._names
 
 
 def test_gradients_are_right_in_every_parameter(position):

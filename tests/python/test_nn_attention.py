@@ -180,7 +180,7 @@ def test_gradients_reach_content_and_position(position):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"feature_map": "softmax"}, "expected one of .*favor.*, got .softmax"),
+        ({"feature_map": "softmax"}, "expected a feature_map of .*favor.*, got .softmax"),
         ({"feature_map": "elu+1", "num_features": 8}, "expected None for elu.1, got 8"),
         ({"feature_map": "hyp+", "num_features": 7}, "expected an even positive number"),
         ({"position": nn.DampedPosition(H)}, "expected causal attention for factors that fade"),

@@ -240,16 +240,6 @@ def test_inference_mode_leaves_training_possible(module):
     output.sum().backward()
 
 
-def test_transforms_that_do_not_reach_the_library_say_so(module):
-    parameters = dict(module.named_parameters())
-
-    def loss(parameters):
-        return torch.func.functional_call(module, parameters, (tokens(),)).sum()
-
-    with pytest.raises(RuntimeError, match="torch.func"):
-        torch.func.grad(loss)(parameters)
-
-
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_models_give_the_same(backend):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""torch.jit.trace and torch.export: right, or refused in one line."""
+"""torch.jit.trace of modules and of the function."""
 
 import pytest
 import torch
@@ -47,37 +47,3 @@ def test_a_traced_module_follows_its_weights(name):
         for p in module.parameters():
             p.zero_()
         assert torch.equal(traced(*inputs), module(*inputs))
-
-
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("name", RUNNABLE)
-def test_export_of_a_module_is_right_or_refused(name, strict):
-    """Until it is right: one line that says so, never other numbers."""
-    module, inputs = FACTORIES[name](seed=1), inputs_of(name)
-    try:
-        exported = torch.export.export(module, inputs, strict=strict).module()
-    except Exception as error:
-        # Strictly, the compiler of torch refuses by itself, in its own words.
-        expected = "should not be traced" if strict else "torch.export does not reach into C++"
-        assert expected in str(error)
-        return
-    check_exported(exported, module, inputs)
-
-
-@pytest.mark.parametrize("options", FUNCTIONS)
-def test_an_exported_function_draws_nothing(options):
-    q = normal(1, 2, 6, 4)
-    exported = torch.export.export(Function(**options), (q,)).module()
-    for x in (q, q + 1, q):
-        torch.testing.assert_close(exported(x), Function(**options)(x))
-
-
-def check_exported(exported, module, inputs):
-    for _ in range(2):
-        torch.testing.assert_close(exported(*inputs), module(*inputs))
-    with torch.no_grad():
-        state = {k: p + 0.1 * torch.randn_like(p) for k, p in module.named_parameters()}
-        for change in (state, {k: torch.zeros_like(p) for k, p in state.items()}):
-            for m in (exported, module):
-                m.load_state_dict(change, strict=False)
-            torch.testing.assert_close(exported(*inputs), module(*inputs))

@@ -12,6 +12,7 @@
 #include "mnemosyne/nn/layer.h"
 #include "mnemosyne/ops/autocast.h"
 #include "mnemosyne/ops/device_check.h"
+#include "mnemosyne/ops/untraced.h"
 
 namespace mnemosyne::nn {
 namespace {
@@ -143,17 +144,28 @@ ops::PositionFeatures FourierPositionImpl::features(const PlacedTokens& queries,
   return features;
 }
 
-// The grid that covers offsets up to `reach`, which only one that grows reads.
+// The grid that covers offsets up to `reach`, which only one that grows reads. Shapes do not depend
+// on it: on the meta device any extent will do.
 FourierPositionImpl::Grid FourierPositionImpl::grid_for(const at::Tensor& reach) const {
-  if (!grows()) return grid_;
-  TORCH_CHECK(!reach.is_meta(),
-              "[fourier_position] expected an extent on the meta device, got none");
-  const double extent = std::max(reach.item<double>(), options_.min_width);
+  if (!grows() && !ops::is_traced(reach)) return grid_;
+  const auto grid_of = [&](double extent) {
+    const ops::Untraced numbers_to_keep;
+    return ops::periodic_grid(extent, options_.min_width, options_.position_dim,
+                              symmetry_of(options_));
+  };
+  if (ops::is_traced(reach)) {
+    TORCH_CHECK(!grows(),
+                "[fourier_position] expected an extent in a program that is traced, where no grid "
+                "follows the input, got none");
+    return std::make_shared<ops::PeriodicGrid>(ops::periodic_grid_like(
+        reach, *options_.extent, options_.min_width, options_.position_dim, symmetry_of(options_)));
+  }
+  if (reach.is_meta()) return std::make_shared<ops::PeriodicGrid>(grid_of(options_.max_width));
+  const double extent = std::max(ops::largest_number(reach), options_.min_width);
   const std::lock_guard lock(mutex_);
   const double steps = std::ceil(extent / options_.min_width);
   if (grid_ == nullptr || steps != grid_steps_) {
-    grid_ = std::make_shared<ops::PeriodicGrid>(ops::periodic_grid(
-        extent, options_.min_width, options_.position_dim, symmetry_of(options_)));
+    grid_ = std::make_shared<ops::PeriodicGrid>(grid_of(extent));
     grid_steps_ = steps;
   }
   return grid_;

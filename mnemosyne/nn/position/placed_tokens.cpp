@@ -4,11 +4,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cummax.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linspace.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -60,16 +60,17 @@ PlacedTokens place_tokens(const at::Tensor& x, const at::Tensor& positions,
           .has_position = has_position,
           .mask = mask,
           .is_line = !positions.defined(),
-          .first = first};
+          .first = positions.defined() ? std::optional<int64_t>() : first};
 }
 
 at::Tensor span_of(const PlacedTokens& tokens) {
   const at::Tensor counted = tokens.counted(), place = tokens.positions.detach();
   const int64_t length = place.size(-2);
-  if (tokens.is_line && !counted.defined() && length > 0) {
-    const double first = static_cast<double>(tokens.first);
-    return at::tensor({first, first + static_cast<double>(length - 1)},
-                      at::TensorOptions(at::kDouble).device(at::kCPU))
+  if (tokens.first.has_value() && !counted.defined() && length > 0) {
+    const double first = static_cast<double>(*tokens.first);
+    return at::linspace(
+               first, first + static_cast<double>(length - 1), 2,
+               at::TensorOptions(at::kDouble).device(place.is_meta() ? at::kMeta : at::kCPU))
         .unsqueeze(-1);
   }
   // A row more, which does not count, for sequences without tokens.

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace mnemosyne::nn {
 
@@ -12,11 +13,11 @@ namespace mnemosyne::nn {
 struct PlacedTokens {
   at::Tensor positions{};  ///< [L,P] or [B,L,P], float64.
   at::Tensor
-      has_position{};  ///< bool [L] or [B,L]: false for tokens that are nowhere; default all.
-  at::Tensor mask{};   ///< bool [B,L]: false for padding; default all.
-  /// The positions are those of a line, first, first + 1, ...: known without reading them.
-  bool is_line = false;
-  int64_t first = 0;
+      has_position{};    ///< bool [L] or [B,L]: false for tokens that are nowhere; default all.
+  at::Tensor mask{};     ///< bool [B,L]: false for padding; default all.
+  bool is_line = false;  ///< The positions are those of a line, one after the other.
+  /// Where such a line starts, if that is known without reading it.
+  std::optional<int64_t> first{};
 
   /// has_position, all of it where it is undefined.
   at::Tensor placed() const;

@@ -16,6 +16,7 @@ Places Position::place(const Projected& tokens, const AttentionInputs& inputs,
   places.queries =
       place_tokens(tokens.query, inputs.positions, inputs.has_position,
                    places.cross ? at::Tensor() : mask, memory != nullptr ? memory->length : 0);
+  places.queries.is_line = places.queries.is_line || inputs.on_line;
   if (places.cross) {
     places.context =
         place_tokens(tokens.key, inputs.context_positions, inputs.context_has_position, mask, 0);

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnemosyne import _C
 from mnemosyne.nn.functional import LinearAttentionState
-from mnemosyne.nn.module import LibraryModule, library_module, uncompiled
+from mnemosyne.nn.module import LibraryModule, library_module
 from mnemosyne.nn.position import DampedPosition, FourierPosition
 
 __all__ = ["LinearAttention", "PerformerBlock"]
@@ -24,7 +23,6 @@ class _Attention(LibraryModule):
 
     _computes = True
 
-    @uncompiled
     def forward(
         self,
         x: Tensor,
@@ -36,10 +34,18 @@ class _Attention(LibraryModule):
         context_positions: Tensor | None = None,
         context_has_position: Tensor | None = None,
     ) -> Tensor:
-        source = x if context is None else context
-        places = (positions, has_position, key_padding_mask)
-        of_context = (context, context_positions, context_has_position)
-        return self._mix(x, source, (*places, *of_context), None)[0]
+        mixed = torch.ops.mnemosyne.attention(
+            self._description,
+            self._tensors(),
+            *self._project(x, x if context is None else context),
+            positions=positions,
+            has_position=has_position,
+            key_padding_mask=key_padding_mask,
+            context=context,
+            context_positions=context_positions,
+            context_has_position=context_has_position,
+        )
+        return self.output(mixed)
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = self.__dict__.get("_modules", {})
@@ -50,17 +56,9 @@ class _Attention(LibraryModule):
             )
         super().__setattr__(name, value)
 
-    def _mix(self, x: Tensor, source: Tensor, inputs, memory) -> tuple[Tensor, Any]:
+    def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self._check(x, source)
-        heads = self.query(x), self.key(source), self.value(source)
-        if x.is_meta and memory is None:
-            return self.output(self._mix_shapes(*heads)), None
-        mixed, memory = _C.attention_mix(self._tied(), *heads, inputs, memory)
-        return self.output(mixed), memory
-
-    def _mix_shapes(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """On the device meta: of the right shape, and dependent on what the result depends on."""
-        return sum((t.sum().to(query.dtype) for t in (key, value, *self._tensors())), query)
+        return self.query(x), self.key(source), self.value(source)
 
     def _check(self, x: Tensor, source: Tensor) -> None:
         width = self.options["embed_dim"]
@@ -108,8 +106,7 @@ class LinearAttention(_Attention):
     is neither in the order of "damped" tokens nor within the extent of a FourierPosition.
 
     Errors: ValueError for options; RuntimeError for shapes, for positions of "damped" that go down
-    and for tokens further apart than the extent of a FourierPosition (see there). Under
-    `torch.compile` the graph breaks here and values are the same.
+    and for tokens further apart than the extent of a FourierPosition (see there).
 
     Example:
         >>> attention = mnemosyne.nn.LinearAttention(64, 4, causal=True, position="damped")
@@ -155,7 +152,6 @@ class LinearAttention(_Attention):
             self.position = position
             self._place(device, dtype)
 
-    @uncompiled
     def forward_segment(
         self,
         x: Tensor,
@@ -164,9 +160,28 @@ class LinearAttention(_Attention):
         key_padding_mask: Tensor | None = None,
     ) -> tuple[Tensor, LinearAttentionState]:
         """The next tokens [B, L, E] of a causal sequence, and the state after them."""
-        inputs = (positions, None, key_padding_mask, None, None, None)
-        y, state = self._mix(x, x, inputs, state or LinearAttentionState())
-        return y, LinearAttentionState(*state)
+        heads = self._project(x, x)
+        state = state or LinearAttentionState()
+        length = state.length + x.size(1)
+        on_line = positions is None
+        if on_line:
+            positions = torch.arange(state.length, length, dtype=torch.float64, device=x.device)
+            positions = positions.unsqueeze(-1)
+        mixed, sums, normalizer, offset, last, span = torch.ops.mnemosyne.attention_segment(
+            self._description,
+            self._tensors(),
+            *heads,
+            positions=positions,
+            on_line=on_line,
+            key_padding_mask=key_padding_mask,
+            sums=state.sums,
+            normalizer=state.normalizer,
+            offset=state.offset,
+            last=state.last,
+            span=state.span,
+        )
+        after = LinearAttentionState(sums, normalizer, offset, last, length, span)
+        return self.output(mixed), after
 
     def step(
         self, x_t: Tensor, state: LinearAttentionState | None = None, position: Tensor | None = None

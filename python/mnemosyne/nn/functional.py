@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from mnemosyne import _C
-from mnemosyne.nn.module import uncompiled
 from mnemosyne.nn.position import DampedPosition, FourierPosition
 
 __all__ = ["LinearAttentionState", "linear_attention"]
+
+_DRAWN_MAPS = frozenset(_C.drawn_feature_maps())
 
 Features = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 
@@ -135,13 +136,17 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         )
 
 
-@uncompiled
 def _draw(feature_map: str, num_features: int | None, query: Tensor, seed: int) -> Tensor | None:
-    if feature_map in ("identity", "elu+1", "constant"):
+    if feature_map not in _DRAWN_MAPS:
         if num_features is not None:
             raise ValueError(f"[num_features] expected None for {feature_map}, got {num_features}")
         return None
     count = 64 if num_features is None else num_features
+    if torch.compiler.is_compiling() or type(query) is not Tensor:
+        # A step of the program: a tensor from outside would be none of it.
+        number = seed - 2**64 if seed >= 2**63 else seed
+        draw = torch.ops.mnemosyne.draw_omega
+        return draw(query.detach(), feature_map, count, query.size(-1), number)
     return _drawn(feature_map, count, query.size(-1), seed, query.device, query.dtype)
 
 
@@ -179,20 +184,18 @@ def _features(position, line: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     return phi, psi, decay[0] if decay else None
 
 
-@uncompiled
 def _ordered(line, mask: Tensor | None, last: Tensor | None, causal: bool, key_positions):
     """The line of tokens that fade without what the mask hides, and its end."""
     if not causal:
         raise ValueError("[linear_attention] expected causal attention for factors that fade")
     if key_positions is not None:
         raise ValueError("[linear_attention] expected no key_positions for factors that fade")
-    line, last = _C.ordered_line(line, mask, last)
+    line, last = torch.ops.mnemosyne.ordered_line(line, mask, last)
     return line.unsqueeze(-1), last
 
 
-@uncompiled
 def _log_decay(decay: Tensor, line: Tensor, last: Tensor | None) -> Tensor:
-    return _C.log_decay(decay, line.squeeze(-1), last)
+    return torch.ops.mnemosyne.log_decay(decay, line.squeeze(-1), last)
 
 
 def _call(tensors, factors, mask: Tensor | None, state: LinearAttentionState, call):

@@ -1,5 +1,6 @@
 """Modules of the C++ library as `torch.nn.Module`s."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,10 +8,6 @@ import torch
 from torch import Tensor
 
 from mnemosyne import _C
-
-# For what calls C++ modules: `torch.compile` breaks its graph there and does not look inside. This
-# is `torch.compiler.disable` without its import of the compiler before the first call.
-uncompiled = torch._disable_dynamo
 
 _kinds: dict[str, type["LibraryModule"]] = {}
 
@@ -25,15 +22,18 @@ class LibraryModule(torch.nn.Module):
     C++; there parametrisations work, and a position may be replaced by one of the same options.
 
     Optimizers, `state_dict`, copying, pickling, `.to()`, DDP and `torch.func.functional_call` work,
-    and gradients of any order go through C++ autograd. Transforms of `torch.func` (grad, vmap) and
-    `torch.export` do not and say so. `torch.compile` breaks its graph at attention and positions,
-    which run as they do without it.
+    and gradients of any order go through C++ autograd. What is C++ is an operator
+    (`torch.ops.mnemosyne.attention` and others) whose arguments are the options, as a text, and the
+    tensors: `torch.compile(fullgraph=True)`, `torch.export`, `torch.func.grad` and `vmap` go
+    through it. What they trace has no numbers to look at: docs/position.md says which errors then
+    come later, and which need an extent.
     """
 
     _kind = ""
     #: Whether there is a C++ module that computes with tensors of this one.
     _computes = False
-    _core: "_C.Module | None" = None
+    #: What that is made of, as a text.
+    _description = ""
     #: Of its tensors: dotted names.
     _names: Sequence[str] = ()
 
@@ -58,7 +58,11 @@ class LibraryModule(torch.nn.Module):
         self._arguments = core.arguments
         _grow(self, core)
         if self._computes:
-            self._core, self._names = core, core.names
+            self._names = core.names
+            self._describe()
+
+    def _describe(self) -> None:
+        self._description = json.dumps({"type": self._kind, "arguments": self._arguments})
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,11 +71,6 @@ class LibraryModule(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-
-    def _tied(self) -> "_C.Module":
-        """The C++ module, computing with the tensors that this one has now."""
-        self._core = self._core.tied(self._tensors())
-        return self._core
 
     def _tensors(self) -> list[Tensor]:
         """What the C++ module computes with, as it is now."""
@@ -108,18 +107,10 @@ class LibraryModule(torch.nn.Module):
                 owner._buffers[leaf] = buffer.to(moved.device)
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        state.pop("_core", None)
-        return state
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self._computes:
-            self._core = _C.make_module(self._kind, *self._arguments)
-            for _, child in self._core.children():
-                if child.kind in _LAYERS:
-                    child.take_parameters()
+        if self._computes and not self._description:  # of a version that had none
+            self._describe()
 
 
 class Part(torch.nn.Module):

@@ -5,8 +5,7 @@ import json
 import torch
 from torch import Tensor
 
-from mnemosyne import _C
-from mnemosyne.nn.module import LibraryModule, library_module, uncompiled
+from mnemosyne.nn.module import LibraryModule, library_module
 
 __all__ = ["DampedPosition", "FourierPosition", "position_metadata"]
 
@@ -18,18 +17,16 @@ class _Position(LibraryModule):
     def num_heads(self) -> int:
         return self.options["num_heads"]
 
-    @uncompiled
     def mask(self, offsets: Tensor) -> Tensor:
         """The exact mask, a bias of softmax attention: offsets [..., position_dim] to [H, ...].
 
         Offsets are the position of the query minus that of the key.
         """
-        return _C.position_mask(self._tied(), offsets)
+        return torch.ops.mnemosyne.position_mask(self._description, self._tensors(), offsets)
 
-    @uncompiled
     def factor(self, offsets: Tensor) -> Tensor:
         """The exact factor of the attention weight: offsets [..., position_dim] to [H, ...]."""
-        return _C.position_factor(self._tied(), offsets)
+        return torch.ops.mnemosyne.position_factor(self._description, self._tensors(), offsets)
 
 
 @library_module
@@ -78,9 +75,9 @@ class FourierPosition(_Position):
     All of them are differentiable in offsets and positions, any number of times.
 
     Errors: ValueError for options; RuntimeError for shapes, and for features of positions that are
-    further apart than the extent (on CUDA, where nothing is read back to the host, by an assertion
-    on the device, as for an index out of range). Under `torch.compile` the graph breaks here and
-    values are the same.
+    further apart than the extent (on CUDA, where nothing is read back to the host, and in compiled
+    and exported programs by an assertion, as for an index out of range). Without an extent the
+    factor "exp" follows the input, which no compiled or exported program can.
 
     Example:
         >>> position = mnemosyne.nn.FourierPosition(8, num_frequencies=64, initial_amplitude=1.0)
@@ -121,7 +118,6 @@ class FourierPosition(_Position):
         options = {name: value for name, value in locals().items() if name in _FOURIER_OPTIONS}
         self._start(options, device=device, dtype=dtype)
 
-    @uncompiled
     def features(
         self, positions: Tensor, has_position: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -130,10 +126,11 @@ class FourierPosition(_Position):
         `positions` [L, D] or [B, L, D]; `has_position` bool [L] or [B, L] is false for tokens that
         are nowhere, such as class tokens. Each of both is [H, L, N] or [B, H, L, N].
         """
-        phi, psi, _ = _C.position_features(self._tied(), positions, has_position)
+        phi, psi, _ = torch.ops.mnemosyne.position_features(
+            self._description, self._tensors(), positions, has_position
+        )
         return phi, psi
 
-    @uncompiled
     def _pair(
         self,
         positions: Tensor,
@@ -142,28 +139,29 @@ class FourierPosition(_Position):
         span: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """phi of queries, psi of keys (None: the same tokens), and the span of all keys so far."""
-        return _C.position_pair(self._tied(), positions, key_positions, mask, span)
+        return torch.ops.mnemosyne.position_pair(
+            self._description, self._tensors(), positions, key_positions, mask, span
+        )
 
-    @uncompiled
     def bound(self) -> Tensor:
         """sum |weights| of the waves, [H], above which the estimate of f never is."""
-        return _C.position_bound(self._tied())
+        return torch.ops.mnemosyne.position_bound(self._description, self._tensors())
 
-    @uncompiled
     def waves(self) -> tuple[Tensor, Tensor]:
         """(frequencies [H, R, D] or [1, R, D], amplitudes [H, R]) of the sum that estimates f.
 
         Frequencies are in cycles per unit of position times `position_scale`.
         """
-        return _C.position_waves(self._tied())
+        return torch.ops.mnemosyne.position_waves(self._description, self._tensors())
 
-    @uncompiled
     def join(self, query: Tensor, key: Tensor, phi: Tensor, psi: Tensor) -> tuple[Tensor, Tensor]:
         """Content [B, H, L, d] and features side by side, for attention of scale 1.
 
         [B, H, L, d + N] each, with inner product q.k / sqrt(d) + f; "concatenate" only.
         """
-        return _C.position_join(self._tied(), query, key, phi, psi)
+        return torch.ops.mnemosyne.position_join(
+            self._description, self._tensors(), query, key, phi, psi
+        )
 
     @property
     def multiplicative(self) -> bool:
@@ -210,7 +208,6 @@ class DampedPosition(_Position):
         options = {name: value for name, value in locals().items() if name in _DAMPED_OPTIONS}
         self._start(options, device=device, dtype=dtype)
 
-    @uncompiled
     def features(
         self, positions: Tensor, has_position: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,7 +215,9 @@ class DampedPosition(_Position):
 
         phi and psi are [H, L, N] or [B, H, L, N], decay is [H, N], per unit of position.
         """
-        return _C.position_features(self._tied(), positions, has_position)
+        return torch.ops.mnemosyne.position_features(
+            self._description, self._tensors(), positions, has_position
+        )
 
 
 def _option_names(cls: type) -> frozenset[str]:
