@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bench_attention.h"
+#include "bench_memory.h"
 #include "command.h"
 #include "mnemosyne/io/record.h"
 #include "mnemosyne/meta/step_timing.h"
@@ -134,7 +135,7 @@ int run_bench_optimizer(const BenchOptions& options, bool json) {
 
 void add_bench_command(CLI::App& app, Context& context) {
   const auto options = std::make_shared<BenchOptions>();
-  CLI::App* command = app.add_subcommand("bench", "Measure speed, as ratios within one process");
+  CLI::App* command = app.add_subcommand("bench", "Measure speed, as ratios within one process, and what memories keep");
   command->require_subcommand(1);
   CLI::App* optimizer = command->add_subcommand(
       "optimizer", "Steps over ViT-Ti's 5.5 million parameters, and their kernels");
@@ -156,6 +157,7 @@ void add_bench_command(CLI::App& app, Context& context) {
     context.run = [=, &context] { return run_bench_optimizer(*options, context.json); };
   });
   add_bench_attention(*command, context);
+  add_bench_memory(*command, context);
 }
 
 }  // namespace mnemosyne::cli
