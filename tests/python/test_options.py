@@ -29,6 +29,7 @@ LEFT_OUT = {
     "CausalLMOptions": {"attention"},  # a dictionary of its own
     "ViTOptions": {"attention"},
     "PointEncoderOptions": {"attention"},
+    "HierarchicalEncoderOptions": {"attention"},
     "BucketBiasOptions": {"num_heads", "causal"},  # those of the attention
 }
 
