@@ -54,7 +54,7 @@ struct MnemosyneRuleOptions {
 /// With W = 0 (and zero heads) every correction vanishes and the rule is the base rule. Nothing
 /// depends on names of layers, nor, as long as gradients are large against eps, on the scale of the
 /// loss. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned =
-/// false`); with attention some hundred bytes for every 4096 parameters, and for the list.
+/// false`); with attention 500 bytes more for every 8,192 of them, and for the list.
 ///
 /// Encoder and associative memories are the method's (arXiv 2302.01128); base, controller, bounds
 /// and chunk statistics as tokens are ours.
