@@ -22,30 +22,33 @@
 namespace mnemosyne::ops {
 namespace {
 
-// Torch's OpenMP runtime is not compiled for the thread sanitizer: that its threads start after
-// what the caller did, and that the caller goes on after them, has to be said.
-void before_others([[maybe_unused]] void* loop) {
+/// An order between threads that the thread sanitizer has to be told, as torch's OpenMP runtime is
+/// not compiled for it: what was done before `leave` comes before what is done after `pass`.
+class Gate {
+ public:
+  void leave() {
 #ifdef MN_THREAD_SANITIZER
-  __tsan_release(loop);
+    __tsan_release(this);
 #endif
-}
+  }
 
-void after_others([[maybe_unused]] void* loop) {
+  void pass() {
 #ifdef MN_THREAD_SANITIZER
-  __tsan_acquire(loop);
+    __tsan_acquire(this);
 #endif
-}
+  }
+};
 
 std::atomic<ThreadCount*> counting = nullptr;
 
 /// One loop: what its threads share.
 class Loop {
  public:
-  explicit Loop(c10::function_ref<void(int64_t, int64_t)> body) : body_(body) {}
+  explicit Loop(c10::function_ref<void(int64_t, int64_t)> body) : body_(body) { start_.leave(); }
 
   /// Never throws: its caller is a C function.
   void run(int64_t begin, int64_t end) noexcept {
-    after_others(this);
+    start_.pass();
     try {
       if (ThreadCount* count = counting.load(std::memory_order_acquire)) count->add_this_thread();
       body_(begin, end);
@@ -56,16 +59,19 @@ class Loop {
         error_begin_ = begin;
       }
     }
-    before_others(this);
+    end_.leave();
   }
 
   void finish() {
-    after_others(this);
+    end_.pass();
     if (error_ != nullptr) std::rethrow_exception(error_);
   }
 
  private:
   c10::function_ref<void(int64_t, int64_t)> body_;
+  // Two: by one alone, a piece that ends before another begins would come before it, and the
+  // sanitizer would not see that they write to the same place.
+  Gate start_, end_;
   std::mutex mutex_;
   std::exception_ptr error_;
   int64_t error_begin_ = 0;
@@ -79,7 +85,6 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
   const auto run = [](int64_t from, int64_t to, void* context) {
     static_cast<Loop*>(context)->run(from, to);
   };
-  before_others(&loop);
   const AOTITorchError status = torch_parallel_for(begin, end, grain, run, &loop);
   loop.finish();
   TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "[parallel_for] expected torch's threads to run, got ",
