@@ -1,6 +1,7 @@
 #include "mnemosyne/optim/step_attention.h"
 
 #include <cmath>
+#include <limits>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
@@ -213,6 +214,27 @@ TEST(StepAttention, EveryWeightHasTheGradientOfAWindow) {
     EXPECT_NEAR(actual, expected, 0.01 * std::max(std::abs(expected), 0.01)) << name;
     first += weight.numel();
   }
+}
+
+TEST(StepAttention, AMemoryThatIsNotFiniteBeginsAnew) {
+  const auto rule = with_random_weights(attending());
+  const std::vector<at::Tensor> params = waves(kShapes, 0.3);
+  State state = init_state(*rule, params);
+  for (int64_t step = 0; step < 3; ++step) {
+    state = rule->update(waves(kShapes, static_cast<double>(step) + 1.0), state, params, {}).state;
+  }
+  State spoiled = clone_state(state), empty = clone_state(state);
+  spoiled[2].back().fill_(std::numeric_limits<float>::quiet_NaN());
+  spoiled.shared[0].fill_(std::numeric_limits<float>::infinity());
+  empty[2].back().zero_();
+  empty.shared[0].zero_();
+  const std::vector<at::Tensor> grads = waves(kShapes, 9.0);
+  const UpdateResult a = rule->update(grads, spoiled, params, {});
+  const UpdateResult b = rule->update(grads, empty, params, {});
+  for (size_t i = 0; i < params.size(); ++i) {
+    EXPECT_TRUE(identical(a.updates[i], b.updates[i])) << i;
+  }
+  EXPECT_TRUE(identical(a.state.shared[0], b.state.shared[0]));
 }
 
 TEST(StepAttention, ChunksKeepTheNormOfTheirTensor) {

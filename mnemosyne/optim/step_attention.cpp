@@ -2,7 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/where.h>
 
+#include <limits>
 #include <map>
 #include <mutex>
 
@@ -18,6 +20,13 @@ constexpr char kRule[] = "mnemosyne";
 constexpr char kPrefix[] = "attention.";
 // Part of what a weights file means: its seeds draw the random features.
 constexpr uint64_t kEncoderSeed = 1, kMemorySeed = 2, kNetworkSeed = 3;
+
+/// A memory [B,S] in which streams that are not finite begin anew.
+at::Tensor sound(const at::Tensor& memory, at::ScalarType dtype) {
+  const at::Tensor finite =
+      memory.abs().amax(1, /*keepdim=*/true) < std::numeric_limits<double>::infinity();
+  return at::where(finite, memory, 0.0).to(dtype);
+}
 
 }  // namespace
 
@@ -172,8 +181,8 @@ AttendedOutputs LearnedAttention::operator()(const at::Tensor& features, const a
   const at::ScalarType dtype = tensors.front().scalar_type();
   at::Tensor held = memory, network_held = network_memory;
   if (held.defined()) {
-    held = held.to(dtype);
-    network_held = network_held.to(dtype);
+    held = sound(held, dtype);
+    network_held = sound(network_held, dtype);
   }
   AttendedOutputs outputs = functional_->call(places_, tensors, [&](torch::nn::Module& module) {
     return module.as<StepAttentionImpl>()->forward(features.to(dtype), chunks.to(dtype), geometry,

@@ -93,8 +93,8 @@ class LearnedAttention {
   /// What the weights' rows and columns belong to.
   void add_axes(WeightAxes& axes) const;
 
-  /// `StepAttentionImpl::forward` in the dtype and on the device of the weights and features; the
-  /// memories keep their own dtype.
+  /// `StepAttentionImpl::forward` in the dtype of the weights, on the device of the features. The
+  /// memories keep their own dtype; streams of theirs that are not finite begin anew.
   AttendedOutputs operator()(const at::Tensor& features, const at::Tensor& chunks,
                              const ChunkGeometry& geometry, at::Tensor& memory,
                              at::Tensor& network_memory) const;

@@ -49,7 +49,7 @@ def members(layer: str, struct: str) -> list[str]:
     bodies = [m for there, t in TEXTS if there == layer for m in re.findall(pattern, t, re.DOTALL)]
     assert len(bodies) == 1, f"{struct} is declared {len(bodies)} times"
     # Declarations such as "std::string name = ..." or "double x{}", not functions.
-    declaration = r"\s*(?!\s|static|return|void)[\w:<>, *\n]+?[\s>](\w+)\s*(?:=|\{|$)"
+    declaration = r"\s*(?!\s|static|return|void)[\w:<>, *\n]+?[\s>](?!operator\b)(\w+)\s*(?:=|\{|$)"
     matches = [re.match(declaration, line) for line in re.split(r";\s*", bodies[0])]
     return [match.group(1) for match in matches if match]
 
