@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 
@@ -151,6 +152,36 @@ INSTANTIATE_TEST_SUITE_P(Estimators, CarriedEstimator,
                          ::testing::Values(EstimatorCase{"pes", make_pes},
                                            EstimatorCase{"truncated", make_truncated}),
                          [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(CarriedEstimator, CarriesWhatARuleRemembersOfAList) {
+  const auto rule = optim::make_rule(
+      "mnemosyne", R"({"attention": true, "step_bound": 0.5, "attention_chunk_size": 2})");
+  TrainerOptions options = small_options();
+  options.validate_every = 0;
+  options.num_outer_steps = 4;
+  options.horizon.lengths = {200};
+  const auto trainer = [&] {
+    return Trainer(rule, GetParam().make(), Validator(toy_families(), {.tasks_per_family = 1}, 1),
+                   options);
+  };
+  Trainer whole = trainer();
+  whole.run();
+  Trainer half = trainer(), rest = trainer();
+  half.step();
+  half.step();
+  const NamedTensors checkpoint = half.checkpoint();
+  const auto is_shared = [](const auto& named) {
+    return named.first.find(".shared.") != std::string::npos &&
+           named.second.abs().max().template item<float>() > 0;
+  };
+  EXPECT_TRUE(std::any_of(checkpoint.begin(), checkpoint.end(), is_shared));
+  rest.restore(checkpoint);
+  rest.run();
+  const NamedTensors a = whole.last_weights(), b = rest.last_weights();
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(identical(a[i].second, b[i].second)) << a[i].first;
+  }
+}
 
 /// A gradient that is always the same, to see what the trainer does with it.
 class FixedEstimator : public GradientEstimator {

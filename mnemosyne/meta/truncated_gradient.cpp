@@ -45,6 +45,10 @@ Tensors subtracted(const Tensors& params, const Tensors& updates, double factor)
   return result;
 }
 
+void detach(Tensors& tensors) {
+  for (at::Tensor& tensor : tensors) tensor = tensor.detach();
+}
+
 std::string place_prefix(int64_t place) { return "place." + std::to_string(place) + "."; }
 
 }  // namespace
@@ -161,9 +165,8 @@ std::vector<at::Tensor> TruncatedGradientEstimator::expert_updates(
 void TruncatedGradientEstimator::finish_window(Trainee& trainee, bool goes_on) const {
   if (goes_on) {
     trainee.life.active = true;
-    for (optim::ParamState& tensors : trainee.state) {
-      for (at::Tensor& tensor : tensors) tensor = tensor.detach();
-    }
+    for (optim::ParamState& tensors : trainee.state) detach(tensors);
+    detach(trainee.state.shared);
   } else {
     trainee = {.life = {.place = trainee.life.place, .number = trainee.life.number + 1}};
   }
