@@ -204,6 +204,11 @@ class RecoverySweep {
 
 void recovery_tables(const MemoryBenchOptions& options, Records& records) {
   const nn::RecoveryOptions& base = options.recovery;
+  for (const int64_t flips : options.flips) {  // before minutes go by
+    nn::RecoveryOptions one = base;
+    one.flips = flips;
+    nn::validate(one);
+  }
   const std::string memory = fmt::format("N = {}, beta N = {:.4g}", base.spins,
                                          base.beta * static_cast<double>(base.spins));
   RecoverySweep patterns(options, "patterns", records);

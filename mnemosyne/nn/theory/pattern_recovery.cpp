@@ -136,23 +136,12 @@ std::unique_ptr<Readout> make_readout(const RecoveryOptions& options) {
   return std::make_unique<MemoryReadout>(options.beta);
 }
 
-void check(const RecoveryOptions& options) {
-  check_option(options.beta > 0 && std::isfinite(options.beta), "beta", "a positive number",
-               options.beta);
-  check_option(options.gamma > 0 && options.gamma <= 1, "gamma", "a number above 0 and up to 1",
-               options.gamma);
-  check_option(options.age >= 0 && options.age < options.patterns, "age",
-               "an age below the number of patterns", static_cast<double>(options.age));
-  check_option(options.trials >= 1, "trials", "at least one trial",
-               static_cast<double>(options.trials));
-}
-
 double share(const at::Tensor& right) { return right.to(at::kDouble).mean().item<double>(); }
 
 /// One trial after the other. Without `predict` no time is spent on formulas, whose moments have as
 /// many entries as there are pairs of patterns.
 Recovery run_trials(const RecoveryOptions& options, bool predict) {
-  check(options);
+  validate(options);
   const ops::FeatureMapKind kind = estimating_kind(options.feature_map);
   const auto vectors = static_cast<double>(num_omegas(kind, options.features));
   const std::unique_ptr<Readout> readout = make_readout(options);
@@ -188,6 +177,20 @@ Recovery run_trials(const RecoveryOptions& options, bool predict) {
 }
 
 }  // namespace
+
+void validate(const RecoveryOptions& options) {
+  check_option(options.beta > 0 && std::isfinite(options.beta), "beta", "a positive number",
+               options.beta);
+  check_option(options.gamma > 0 && options.gamma <= 1, "gamma", "a number above 0 and up to 1",
+               options.gamma);
+  check_option(options.age >= 0 && options.age < options.patterns, "age",
+               "an age below the number of patterns", static_cast<double>(options.age));
+  check_option(options.flips >= 0 && options.flips <= options.spins, "flips",
+               "from 0 to " + std::to_string(options.spins) + " spins",
+               static_cast<double>(options.flips));
+  check_option(options.trials >= 1, "trials", "at least one trial",
+               static_cast<double>(options.trials));
+}
 
 Recovery recover_patterns(const RecoveryOptions& options) { return run_trials(options, true); }
 

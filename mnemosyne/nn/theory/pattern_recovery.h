@@ -38,6 +38,9 @@ struct Recovery {
 };
 
 /// InputError for options that cannot be.
+void validate(const RecoveryOptions& options);
+
+/// InputError as `validate`.
 Recovery recover_patterns(const RecoveryOptions& options);
 
 /// What a memory of constant size holds: the number of patterns, between powers of two by their
