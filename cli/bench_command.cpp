@@ -135,7 +135,8 @@ int run_bench_optimizer(const BenchOptions& options, bool json) {
 
 void add_bench_command(CLI::App& app, Context& context) {
   const auto options = std::make_shared<BenchOptions>();
-  CLI::App* command = app.add_subcommand("bench", "Measure speed, as ratios within one process, and what memories keep");
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measure speed, as ratios within one process, and what memories keep");
   command->require_subcommand(1);
   CLI::App* optimizer = command->add_subcommand(
       "optimizer", "Steps over ViT-Ti's 5.5 million parameters, and their kernels");
