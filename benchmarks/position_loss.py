@@ -52,15 +52,20 @@ def loss_of(model, codes, generator):
     return cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
 
 
-def trained_loss(form, train, held_out, vocabulary, seed):
+def language_model(form, vocabulary, seed):
     attention = {"num_features": 32, **form}
-    model = nn.CausalLM(vocabulary=vocabulary, context=CONTEXT, attention=attention, seed=seed)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
+    return nn.CausalLM(vocabulary=vocabulary, context=CONTEXT, attention=attention, seed=seed)
+
+
+def held_out_loss(model, loss_of, parts, rate, steps, seed):
+    """After training with `loss_of(model, part, generator)` on the first of two parts."""
+    train, held_out = parts
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / STEPS)
+        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps)
     )
     generator = torch.Generator().manual_seed(1 + seed)
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         loss_of(model, train, generator).backward()
         optimizer.step()
@@ -121,9 +126,14 @@ def main():
     if not folder:
         sys.exit("expected the folder of the data sets in MNEMOSYNE_DATA, got nothing")
     torch.manual_seed(0)
-    data = load(folder)
+    *parts, vocabulary = load(folder)
     for name, features, ratios in list(times()):
-        losses = [trained_loss(FORMS[name], *data, seed) for seed in range(SEEDS)]
+        losses = [
+            held_out_loss(
+                language_model(FORMS[name], vocabulary, seed), loss_of, parts, 1e-2, STEPS, seed
+            )
+            for seed in range(SEEDS)
+        ]
         print(f"| {name} | {features} | {sum(losses) / SEEDS:.3f} | {ratios} |", flush=True)
 
 

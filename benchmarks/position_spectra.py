@@ -9,17 +9,17 @@ out.
 """
 
 import gzip
-import math
 import os
 import sys
 from pathlib import Path
 
 import torch
+from position_loss import BATCH, held_out_loss, language_model, load, loss_of
 from torch.nn.functional import cross_entropy
 
 from mnemosyne import nn
 
-STEPS, SEEDS, BATCH, CONTEXT = 400, 2, 12, 128
+STEPS, SEEDS = 400, 2
 KINDS = ("gaussian_mixture", "shift_invariant", "local", "neural")
 FORMS = {"none": {"position": "none"}} | {
     f"{kind}, {waves} waves": {"position": "flt", "spectrum": kind, "num_frequencies": waves}
@@ -29,21 +29,12 @@ FORMS = {"none": {"position": "none"}} | {
 
 
 def characters(folder):
-    text = (Path(folder) / "tinyshakespeare" / "input.txt").read_text()
-    letters = sorted(set(text))
-    codes = torch.tensor([letters.index(c) for c in text])
-    parts = codes[: -len(codes) // 10], codes[-len(codes) // 10 :]
+    *parts, vocabulary = load(folder)
 
-    def make(attention, seed):
-        return nn.CausalLM(vocabulary=len(letters), context=CONTEXT, attention=attention, seed=seed)
+    def make(form, seed):
+        return language_model(form, vocabulary, seed)
 
-    def loss(model, held_out, generator):
-        part = parts[held_out]
-        first = torch.randint(len(part) - CONTEXT - 1, (BATCH,), generator=generator)
-        rows = part[first[:, None] + torch.arange(CONTEXT + 1)]
-        return cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-
-    return make, loss, 1e-2
+    return make, loss_of, parts, 1e-2
 
 
 def patches(folder):
@@ -55,36 +46,17 @@ def patches(folder):
         images = read(f"{name}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28)
         return images, read(f"{name}-labels-idx1-ubyte.gz", 8).long()
 
-    parts = part("train"), part("t10k")
-
-    def make(attention, seed):
+    def make(form, seed):
         options = {"image_size": 28, "channels": 1, "patch_size": 4, "num_classes": 10}
+        attention = {"num_features": 32, **form}
         return nn.ViT(**options, width=64, heads=4, layers=2, attention=attention, seed=seed)
 
-    def loss(model, held_out, generator):
-        images, labels = parts[held_out]
+    def loss(model, part, generator):
+        images, labels = part
         which = torch.randint(len(labels), (8 * BATCH,), generator=generator)
         return cross_entropy(model(images[which].float() / 255 - 0.3), labels[which])
 
-    return make, loss, 2e-3
-
-
-def trained_loss(task, form, seed):
-    make, loss, rate = task
-    model = make({"num_features": 32, **form}, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / STEPS)
-    )
-    generator = torch.Generator().manual_seed(1 + seed)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss(model, False, generator).backward()
-        optimizer.step()
-        schedule.step()
-    generator.manual_seed(0)
-    with torch.no_grad():
-        return sum(loss(model, True, generator).item() for _ in range(40)) / 40
+    return make, loss, (part("train"), part("t10k")), 2e-3
 
 
 def main():
@@ -92,10 +64,13 @@ def main():
     if not folder:
         sys.exit("expected the folder of the data sets in MNEMOSYNE_DATA, got nothing")
     for name in sys.argv[1:] or ["characters", "patches"]:
-        task = {"characters": characters, "patches": patches}[name](folder)
+        make, loss, parts, rate = {"characters": characters, "patches": patches}[name](folder)
         print(f"| {name} | validation loss |\n|---|---|", flush=True)
         for form, options in FORMS.items():
-            losses = [trained_loss(task, options, seed) for seed in range(SEEDS)]
+            losses = [
+                held_out_loss(make(options, seed), loss, parts, rate, STEPS, seed)
+                for seed in range(SEEDS)
+            ]
             rounded = ", ".join(f"{loss:.3f}" for loss in losses)
             print(f"| {form} | {sum(losses) / SEEDS:.3f} ({rounded}) |", flush=True)
 

@@ -61,9 +61,9 @@ class EveryPlacedEncoder : public ::testing::TestWithParam<std::string> {};
 TEST_P(EveryPlacedEncoder, HasTheShapesOfItsDocs) {
   HierarchicalEncoder encoder(options_with(GetParam()));
   const EncodedTensors out = encoder->forward(random_inputs(kCounts));
-  EXPECT_EQ(out.tokens.sizes(), at::IntArrayRef({23, 12}));
+  EXPECT_EQ(out.tokens.at(0).sizes(), at::IntArrayRef({23, 12}));
   // Chunks of 4: 2, 1, 0, 3, 1; of these chunks of 2: 1, 1, 0, 2, 1.
-  EXPECT_EQ(out.between.at(0).sizes(), at::IntArrayRef({7, 12}));
+  EXPECT_EQ(out.tokens.at(1).sizes(), at::IntArrayRef({7, 12}));
   EXPECT_EQ(out.meta.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.tensors.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.sets.sizes(), at::IntArrayRef({1, 12}));
@@ -98,7 +98,7 @@ TEST_P(EveryPlacedEncoder, KeepsChunksAndTensorsApartBelow) {
   TensorTokens short_tensor = in;
   short_tensor.counts = {7, 1, 0, 3, 12};  // the same tokens, cut elsewhere
   const EncodedTensors a = encoder->forward(alone), b = encoder->forward(short_tensor);
-  EXPECT_TRUE(close(b.tokens.narrow(0, 8, 3), a.tokens, {.rtol = 1e-10, .atol = 1e-12}));
+  EXPECT_TRUE(close(b.tokens[0].narrow(0, 8, 3), a.tokens[0], {.rtol = 1e-10, .atol = 1e-12}));
 }
 
 TEST_P(EveryPlacedEncoder, SetsAreIndependent) {

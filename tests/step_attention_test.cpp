@@ -135,6 +135,26 @@ TEST(StepAttention, StridesChangeNothing) {
   expect_close(b, a, {.rtol = 1e-5, .atol = 1e-6});
 }
 
+TEST(StepAttention, TakesSeveralDtypesInOneList) {
+  // Parts of one dtype are stepped apart, and what is decided of their chunks is put in order.
+  const auto rule = with_random_weights(attending());
+  const auto list = [](double phase) {
+    std::vector<at::Tensor> tensors = waves(kShapes, phase);
+    for (size_t i = 0; i < tensors.size(); i += 2) tensors[i] = tensors[i].to(at::kDouble);
+    return tensors;
+  };
+  std::vector<at::Tensor> mixed = list(0.3), single = waves(kShapes, 0.3);
+  State mixed_state = init_state(*rule, mixed), single_state = init_state(*rule, single);
+  for (int64_t step = 0; step < 3; ++step) {
+    const double phase = 1.3 * static_cast<double>(step) + 1.0;
+    rule->step_(list(phase), mixed_state, mixed, {});
+    rule->step_(waves(kShapes, phase), single_state, single, {});
+  }
+  for (size_t i = 0; i < mixed.size(); ++i) {
+    EXPECT_TRUE(close(mixed[i].to(at::kFloat), single[i], {.rtol = 1e-3, .atol = 1e-4})) << i;
+  }
+}
+
 TEST(StepAttention, MembersOfAPopulationStepAsTheyWouldAlone) {
   const std::vector<std::vector<int64_t>> shapes{{6, 40}, {90}, {3}};
   std::vector<std::shared_ptr<const UpdateRule>> rules;

@@ -18,6 +18,7 @@ namespace mnemosyne::nn {
 ///     at::Tensor chunks = plan.gather(tokens);            // [8,E] to [4,4,E]
 class ChunkPlan {
  public:
+  ChunkPlan() = default;
   /// `counts` [T] are the tokens of each row; `length` 0: every row is one chunk, C = T, be
   /// it empty. Everything lies on `device`. c10::Error for a count or a length below 0.
   ChunkPlan(const std::vector<int64_t>& counts, int64_t length, at::Device device);

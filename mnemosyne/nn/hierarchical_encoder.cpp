@@ -152,37 +152,29 @@ EncodedTensors HierarchicalEncoderImpl::forward(const TensorTokens& in) const {
   }
   std::vector<int64_t> counts = in.counts;
   for (size_t level = 0; level < num_levels(options_); ++level) {
-    out.levels.emplace_back(counts, options_.chunk_lengths[level], device);
-    const ChunkPlan& plan = out.levels.back();
-    x = encode(blocks[level], plan, x, positions, options_.extent);
-    if (level == 0) {
-      out.tokens = x;
-    } else {
-      out.between.push_back(x);
-    }
-    x = plan.pool(x);
-    if (positions.defined()) {
-      positions = plan.pool(positions) / static_cast<double>(options_.chunk_lengths[level]);
-    }
+    const int64_t length = options_.chunk_lengths[level];
+    const ChunkPlan& plan = out.chunks.emplace_back(counts, length, device);
+    out.tokens.push_back(encode(blocks[level], plan, x, positions, options_.extent));
+    x = plan.pool(out.tokens.back());
+    if (positions.defined()) positions = plan.pool(positions) / static_cast<double>(length);
     counts = plan.chunk_counts();
   }
   out.meta = x;
-  out.whole.emplace_back(counts, 0, device);
-  x = out.whole[0].pool(x);
+  out.meta_of_tensors = ChunkPlan(counts, 0, device);
+  x = out.meta_of_tensors.pool(x);
   if (embed_tensor) x = x + embed_tensor->forward(in.tensors);
   const std::vector<int64_t> one_set{x.size(0)};
-  out.whole.emplace_back(in.set_counts.empty() ? one_set : in.set_counts, 0, device);
-  out.tensors = encode(blocks.back(), out.whole[1], x, {}, options_.extent);
-  out.sets = out.whole[1].pool(out.tensors);
+  out.tensors_of_sets = ChunkPlan(in.set_counts.empty() ? one_set : in.set_counts, 0, device);
+  out.tensors = encode(blocks.back(), out.tensors_of_sets, x, {}, options_.extent);
+  out.sets = out.tensors_of_sets.pool(out.tensors);
   return out;
 }
 
 at::Tensor HierarchicalEncoderImpl::spread(const EncodedTensors& encoded) const {
-  at::Tensor x = encoded.tensors + encoded.whole[1].spread(encoded.sets);
-  x = encoded.meta + encoded.whole[0].spread(x);
-  for (size_t level = num_levels(options_); level-- > 0;) {
-    x = encoded.levels[level].spread(x);
-    x = x + (level > 0 ? encoded.between[level - 1] : encoded.tokens);
+  at::Tensor x = encoded.tensors + encoded.tensors_of_sets.spread(encoded.sets);
+  x = encoded.meta + encoded.meta_of_tensors.spread(x);
+  for (size_t level = encoded.tokens.size(); level-- > 0;) {
+    x = encoded.tokens[level] + encoded.chunks[level].spread(x);
   }
   return x;
 }

@@ -60,16 +60,18 @@ struct TensorTokens {
   std::vector<int64_t> set_counts{};  ///< Tensors of each set, [S], sum T; empty: one set.
 };
 
-/// What there is on each level, from below.
+/// What there is on each level, from below, and which chunk of the next one each token is in.
 struct EncodedTensors {
-  at::Tensor tokens{};   ///< [N,E], after attention within their chunks.
+  /// After attention within the chunks of each level: [N,E] of the tokens, fewer of those that
+  /// chunks were pooled to.
+  std::vector<at::Tensor> tokens{};
   at::Tensor meta{};     ///< [M,E], what the last level within the tensors pools its chunks to.
   at::Tensor tensors{};  ///< [T,E], after attention within their set.
   at::Tensor sets{};     ///< [S,E].
 
-  std::vector<at::Tensor> between{};  ///< Tokens of further levels, from below.
-  std::vector<ChunkPlan> levels{};    ///< Tokens to chunks, level by level; the last gives `meta`.
-  std::vector<ChunkPlan> whole{};     ///< Meta-tokens to tensors, and tensors to sets.
+  std::vector<ChunkPlan> chunks{};  ///< Of each level of `tokens`; the last ones are `meta`.
+  ChunkPlan meta_of_tensors{};      ///< Meta-tokens to tensors.
+  ChunkPlan tensors_of_sets{};      ///< Tensors to sets.
 };
 
 /// The hierarchical pooling encoding (HPE) of Mnemosyne, arXiv 2302.01128: attention over space in

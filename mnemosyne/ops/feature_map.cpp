@@ -27,6 +27,13 @@ at::Tensor elu_of(const at::Tensor& x) {
   return is_traced(x) ? at::where(x > 0, x, x.clamp_max(0).expm1()) : at::elu(x);
 }
 
+/// [..., D] -> [..., 1].
+std::vector<int64_t> shape_of_one(const at::Tensor& x) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = 1;
+  return shape;
+}
+
 /// Features scale factors e^{exponents}; factors that are one and exponents that are zero are
 /// undefined, and where there are no exponents the scale is in the factors.
 struct Parts {
@@ -37,9 +44,7 @@ struct Parts {
 
 Parts parts_of(FeatureMapKind kind, const at::Tensor& x, const at::Tensor& omega) {
   if (kind == FeatureMapKind::kConstant) {
-    std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = 1;
-    return {at::ones(shape, x.options().requires_grad(false)), {}};
+    return {at::ones(shape_of_one(x), x.options().requires_grad(false)), {}};
   }
   if (kind == FeatureMapKind::kElu) return {elu_of(x) + 1, {}};
   TORCH_CHECK(omega.defined() && omega.dim() == 2 && omega.size(1) == x.size(-1),
@@ -107,9 +112,7 @@ ScaledFeatures scaled_feature_map(FeatureMapKind kind, const at::Tensor& x,
                                   const at::Tensor& omega) {
   const Parts parts = parts_of(kind, x, omega);
   if (!parts.exponents.defined()) {
-    std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = 1;
-    return {parts.factors, at::zeros(shape, x.options().requires_grad(false))};
+    return {parts.factors, at::zeros(shape_of_one(x), x.options().requires_grad(false))};
   }
   const at::Tensor largest = parts.exponents.detach().amax(-1, /*keepdim=*/true);
   const at::Tensor below = (parts.exponents - largest).exp();

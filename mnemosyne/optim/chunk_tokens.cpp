@@ -17,13 +17,6 @@ namespace mnemosyne::optim {
 namespace {
 
 using Member = at::Tensor ops::StepSums::*;
-constexpr Member kSums[] = {&ops::StepSums::grad_dot_momentum,
-                            &ops::StepSums::grad_squared,
-                            &ops::StepSums::old_squared,
-                            &ops::StepSums::new_squared,
-                            &ops::StepSums::param_squared,
-                            &ops::StepSums::second_moment,
-                            &ops::StepSums::zeros};
 
 /// Of which a chunk has a share, per coordinate, of what its tensor has.
 constexpr Member kShared[] = {&ops::StepSums::grad_squared, &ops::StepSums::new_squared,
@@ -103,10 +96,10 @@ at::Tensor ChunkGeometry::sum(const at::Tensor& values) const {
 
 ops::StepSums sums_of_tensors(const ops::StepSums& chunks, const ChunkGeometry& geometry) {
   const std::vector<at::Tensor> columns =
-      geometry.sum(stacked(chunks, kSums)).t().contiguous().unbind();
+      geometry.sum(stacked(chunks, ops::kStepSums)).t().contiguous().unbind();
   ops::StepSums result;
   auto column = columns.begin();
-  for (const Member member : kSums) result.*member = *column++;
+  for (const Member member : ops::kStepSums) result.*member = *column++;
   return result;
 }
 
@@ -141,9 +134,7 @@ at::Tensor chunk_factor(const at::Tensor& y, const ChunkGeometry& geometry, doub
 }
 
 ops::StepCorrection of_chunks(const ops::StepCorrection& tensors, const ChunkGeometry& geometry) {
-  const auto spread = [&](const at::Tensor& values) { return geometry.spread(values); };
-  return {spread(tensors.step), spread(tensors.blend), spread(tensors.mixture),
-          spread(tensors.readouts)};
+  return ops::changed(tensors, [&](const at::Tensor& values) { return geometry.spread(values); });
 }
 
 }  // namespace mnemosyne::optim

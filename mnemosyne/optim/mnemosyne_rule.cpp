@@ -223,15 +223,11 @@ NamedTensors MnemosyneRule::weights() const {
 }
 
 std::shared_ptr<UpdateRule> MnemosyneRule::with_weights(const NamedTensors& weights) const {
-  auto rule = std::make_shared<MnemosyneRule>(*this);
-  rule->take(weights);
-  return rule;
-}
-
-void MnemosyneRule::take(const NamedTensors& weights) {
   const NamedTensors own = matching(name(), this->weights(), weights);
-  controller_ = own[0].second;
-  if (attention_) attention_ = attention_->with_weights({own.begin() + 1, own.end()});
+  auto rule = std::make_shared<MnemosyneRule>(*this);
+  rule->controller_ = own[0].second;
+  if (attention_) rule->attention_ = attention_->with_weights({own.begin() + 1, own.end()});
+  return rule;
 }
 
 WeightAxes MnemosyneRule::weight_axes() const {

@@ -106,7 +106,6 @@ class MnemosyneRule : public UpdateRule {
   /// What attention says of a network of the list, whose memories it advances.
   AttendedOutputs attend(StepList& list, const Network& network, const ChunkGeometry& geometry,
                          const at::Tensor& features, const at::Tensor& chunks) const;
-  void take(const NamedTensors& weights);
   void step_joined_(const std::vector<MemberStep>& members) const;
 
   MnemosyneRuleOptions options_;

@@ -98,17 +98,16 @@ int64_t StepAttentionImpl::state_size() const { return memory ? memory->state_si
 AttendedOutputs StepAttentionImpl::forward(const at::Tensor& features, const at::Tensor& chunks,
                                            const ChunkGeometry& geometry, at::Tensor& memory_state,
                                            at::Tensor& network_state) const {
-  nn::EncodedTensors encoded =
-      encoder->forward({.tokens = chunks,
-                        .positions = geometry.positions.to(chunks.device()),
-                        .tensors = features,
-                        .counts = geometry.counts});
+  nn::EncodedTensors encoded = encoder->forward({.tokens = chunks,
+                                                 .positions = geometry.positions,
+                                                 .tensors = features,
+                                                 .counts = geometry.counts});
   if (memory) {
     encoded.meta = memory->forward(encoded.meta, memory_state);
     encoded.sets = network_memory->forward(encoded.sets, network_state);
   }
-  const at::Tensor tensors =
-      encoded.tensors + encoded.whole[0].pool(encoded.meta) + encoded.whole[1].spread(encoded.sets);
+  const at::Tensor tensors = encoded.tensors + encoded.meta_of_tensors.pool(encoded.meta) +
+                             encoded.tensors_of_sets.spread(encoded.sets);
   AttendedOutputs outputs;
   outputs.tensors = tensor_head->forward(tensor_norm->forward(tensors));
   if (options_.chunks) {

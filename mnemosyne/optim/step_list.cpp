@@ -14,15 +14,6 @@ namespace {
 
 enum Slot { kStep, kMomentum, kSecondMoment };
 
-using Member = at::Tensor ops::StepSums::*;
-constexpr Member kSums[] = {&ops::StepSums::grad_dot_momentum,
-                            &ops::StepSums::grad_squared,
-                            &ops::StepSums::old_squared,
-                            &ops::StepSums::new_squared,
-                            &ops::StepSums::param_squared,
-                            &ops::StepSums::second_moment,
-                            &ops::StepSums::zeros};
-
 at::Tensor index_tensor(const std::vector<int64_t>& indices, at::Device device) {
   return at::tensor(indices, at::kLong).to(device, /*non_blocking=*/true);
 }
@@ -108,7 +99,7 @@ ops::StepSums StepList::advance(bool with_sums) {
   }
   const at::Tensor index = index_tensor(places, home_);
   ops::StepSums all;
-  for (const Member member : kSums) {
+  for (const auto member : ops::kStepSums) {
     std::vector<at::Tensor> parts;
     const at::ScalarType dtype = (groups_[0].sums.*member).scalar_type();
     for (const Group& group : groups_) parts.push_back((group.sums.*member).to(home_, dtype));
@@ -125,8 +116,7 @@ at::Tensor StepList::rows_of(const at::Tensor& all, const Group& group) const {
 
 ops::StepCorrection StepList::correction_of(const ops::StepCorrection& all,
                                             const Group& group) const {
-  return {rows_of(all.step, group), rows_of(all.blend, group), rows_of(all.mixture, group),
-          rows_of(all.readouts, group)};
+  return ops::changed(all, [&](const at::Tensor& values) { return rows_of(values, group); });
 }
 
 std::vector<at::Tensor> StepList::directions(const ops::StepCorrection* correction) const {

@@ -369,13 +369,9 @@ StepSums advance_moments_device_(TensorStep& step, bool with_sums, int64_t most_
                           : advance(stretch.step, with_sums));
   }
   if (parts.empty()) return {};
-  return {joined(parts, &StepSums::grad_dot_momentum),
-          joined(parts, &StepSums::grad_squared),
-          joined(parts, &StepSums::old_squared),
-          joined(parts, &StepSums::new_squared),
-          joined(parts, &StepSums::param_squared),
-          joined(parts, &StepSums::second_moment),
-          joined(parts, &StepSums::zeros)};
+  StepSums sums;
+  for (const auto member : kStepSums) sums.*member = joined(parts, member);
+  return sums;
 }
 
 at::Tensor apply_directions_device_(TensorStep& step, const StepSums& sums,
@@ -385,8 +381,8 @@ at::Tensor apply_directions_device_(TensorStep& step, const StepSums& sums,
     StepSums own;
     own.new_squared = stretch.of(sums.new_squared);
     own.second_moment = stretch.of(sums.second_moment);
-    const StepCorrection decided{stretch.of(correction.step), stretch.of(correction.blend),
-                                 stretch.of(correction.mixture), stretch.of(correction.readouts)};
+    const StepCorrection decided =
+        changed(correction, [&](const at::Tensor& values) { return stretch.of(values); });
     const bool empty = !has_numbers(stretch.step);
     const at::Tensor count = empty ? apply_directions_reference_(stretch.step, own, &decided)
                                    : apply(stretch.step, own, decided);

@@ -130,9 +130,9 @@ at::Tensor finite(const Part& part, const at::Tensor& values) {
 
 at::Tensor correction_is_finite(const Part& part, const StepCorrection& correction) {
   at::Tensor result = at::ones({}, part.m.options().dtype(at::kBool));
-  for (const at::Tensor& member :
-       {correction.step, correction.blend, correction.mixture, correction.readouts}) {
-    if (member.defined()) result = result.logical_and(finite(part, member));
+  for (const auto member : kStepCorrections) {
+    const at::Tensor& values = correction.*member;
+    if (values.defined()) result = result.logical_and(finite(part, values));
   }
   return result;
 }

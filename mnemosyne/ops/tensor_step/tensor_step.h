@@ -67,6 +67,15 @@ struct StepSums {
   at::Tensor zeros;              ///< number of coordinates with g = 0
 };
 
+/// Its members, for what treats all of them alike.
+inline constexpr at::Tensor StepSums::* kStepSums[] = {&StepSums::grad_dot_momentum,
+                                                       &StepSums::grad_squared,
+                                                       &StepSums::old_squared,
+                                                       &StepSums::new_squared,
+                                                       &StepSums::param_squared,
+                                                       &StepSums::second_moment,
+                                                       &StepSums::zeros};
+
 /// What is learned, a number for each chunk, in any floating-point dtype; an undefined member
 /// changes nothing.
 struct StepCorrection {
@@ -75,6 +84,19 @@ struct StepCorrection {
   at::Tensor mixture;   ///< [C], weight of kDirectionRms a beside a matrix' own direction
   at::Tensor readouts;  ///< [C, kNumReadouts], c below
 };
+
+/// Its members.
+inline constexpr at::Tensor StepCorrection::* kStepCorrections[] = {
+    &StepCorrection::step, &StepCorrection::blend, &StepCorrection::mixture,
+    &StepCorrection::readouts};
+
+/// A correction of which every member is what `change` makes of it, the undefined ones, too.
+template <typename Change>
+StepCorrection changed(const StepCorrection& correction, const Change& change) {
+  StepCorrection result;
+  for (const auto member : kStepCorrections) result.*member = change(correction.*member);
+  return result;
+}
 
 /// Advances the moments: the new ones take their places in the struct, nothing is written to. With
 /// `with_sums` every tensor needs a second moment.
