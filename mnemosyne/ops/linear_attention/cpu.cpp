@@ -103,9 +103,9 @@ void run_backward(const LinearAttentionProblem& call,
 at::Tensor given_to_state(const LinearAttentionState& state, const at::Tensor& grad_sums,
                           const at::Tensor& grad_normalizer, int64_t rank, bool each) {
   const at::Tensor sums = grad_sums * state.sums, normalizer = grad_normalizer * state.normalizer;
-  const at::Tensor total =
-      each ? sums.sum(3, false, at::kDouble) + normalizer
-           : sums.sum({0, 3}, false, at::kDouble) + normalizer.sum(0, false, at::kDouble);
+  const at::Tensor total = each ? sums.sum(3, false, at::kDouble) + normalizer
+                                : sums.sum(at::IntArrayRef{0, 3}, false, at::kDouble) +
+                                      normalizer.sum(0, false, at::kDouble);
   return total.unflatten(-1, {rank, -1}).sum(-1);
 }
 
