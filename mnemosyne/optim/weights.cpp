@@ -140,8 +140,13 @@ std::string weights_hash(const UpdateRule& rule) {
   Fingerprint fingerprint;
   fingerprint.add(rule.name());
   fingerprint.add(rule.options_json());
+  const WeightAxes axes = rule.weight_axes();
   for (const auto& [name, tensor] : rule.weights()) {
-    const at::Tensor values = tensor.detach().to(at::kCPU).contiguous();
+    at::Tensor values = tensor.detach().to(at::kCPU);
+    if (const auto named = axes.find(name); named != axes.end()) {
+      values = without_zeros(values, named->second);
+    }
+    values = values.contiguous();
     fingerprint.add(name);
     fingerprint.add(at::toString(values.scalar_type()));
     fingerprint.add(values.sizes().data(), values.sizes().size() * sizeof(int64_t));

@@ -33,6 +33,8 @@ std::shared_ptr<UpdateRule> default_rule(const std::string& name);
 
 /// 16 hexadecimal digits that identify a rule: its name, options and weights (names, shapes,
 /// values). Equal on every machine; a checkpoint uses it to refuse other weights (FNV-1a, 64 bits).
+/// Rows and columns of zeros that have a name (`UpdateRule::weight_axes`) do not count, so that a
+/// version which looks at more, or decides more, gives older weights the same digits.
 std::string weights_hash(const UpdateRule& rule);
 
 }  // namespace mnemosyne::optim
