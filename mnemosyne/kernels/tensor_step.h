@@ -23,15 +23,15 @@ struct StepTensor {
   float momentum_correction;
   float second_correction;
   float eps;
-  float decay;
   float scale;               ///< of the direction, or of a where there is none
   float mean_second_moment;  ///< of v^
   bool corrected;            ///< whether the read-outs are used
 };
 
-/// What is learned of one chunk.
+/// What is decided of one chunk.
 struct ChunkNumbers {
   float step;
+  float decay;  ///< p shrinks by this fraction
   float blend;
   float mixture;
   float readouts[kNumReadouts];

@@ -92,7 +92,7 @@ at::Tensor without_zeros(const at::Tensor& weight, const std::vector<Names>& nam
   for (size_t axis = 0; axis < names.size(); ++axis) {
     if (names[axis].empty()) continue;
     const auto dim = static_cast<int64_t>(axis);
-    const at::Tensor used = (result.movedim(dim, 0).flatten(1) != 0).any(1);
+    const at::Tensor used = (result.movedim(dim, 0).unsqueeze(-1).flatten(1) != 0).any(1);
     result = result.index_select(dim, used.nonzero().view({-1}));
   }
   return result;

@@ -254,7 +254,7 @@ void apply_directions(const TensorStepSlice& slice) {
                   .direction = from(x.direction, piece.begin),
                   .size = piece.size,
                   .step = chunk.step,
-                  .decay = x.decay,
+                  .decay = chunk.decay,
                   .scale = x.scale,
                   .rms = problem.rms,
                   .mixture = chunk.mixture,

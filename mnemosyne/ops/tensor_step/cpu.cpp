@@ -100,11 +100,10 @@ struct Decisions {
   std::vector<kernels::ChunkNumbers> chunks;  // [C]
   std::vector<char> finite;                   // [T]
   bool readouts = false;
-  double scale = 1.0, decay_scale = 1.0;
 
   Decisions(const TensorStep& list, const StepCorrection& correction) : finite(list.size(), 1) {
-    if (list.scale.defined()) scale = numbers(list.scale)[0];
-    if (list.decay_scale.defined()) decay_scale = numbers(list.decay_scale)[0];
+    const double scale = list.scale.defined() ? numbers(list.scale)[0] : 1.0;
+    const double decay_scale = list.decay_scale.defined() ? numbers(list.decay_scale)[0] : 1.0;
     const std::vector<double> step = numbers(correction.step), blend = numbers(correction.blend),
                               mixture = numbers(correction.mixture),
                               own_readouts = numbers(correction.readouts);
@@ -123,6 +122,7 @@ struct Decisions {
       };
       kernels::ChunkNumbers& chunk = chunks.emplace_back();
       chunk.step = static_cast<float>(base.step * own(step, 1.0) * scale);
+      chunk.decay = static_cast<float>(base.decay * scale * decay_scale);
       chunk.blend = static_cast<float>(base.blend * own(blend, 1.0));
       chunk.mixture = static_cast<float>(own(mixture, 0.0));
       for (size_t k = 0; readouts && k < kNumReadouts; ++k) {
@@ -210,9 +210,7 @@ void decide(const TensorStep& step, const StepSums& sums, const Decisions& decis
   for (size_t c = 0; c < of_chunks.size(); ++c) second_moments[chunks[c].tensor] += of_chunks[c];
   for (size_t i = 0; i < step.size(); ++i) {
     kernels::StepTensor& x = tensors[i];
-    const double decay = step.base[i].decay * decisions.scale * decisions.decay_scale;
     const double mean = second_moments[i] / static_cast<double>(step.params[i].numel());
-    x.decay = static_cast<float>(decay);
     x.scale = is_matrix(step, i) ? static_cast<float>(direction_scale(step, i)) : 1.0f;
     x.mean_second_moment = x.second_correction * static_cast<float>(mean);
     x.corrected = decisions.readouts;
