@@ -30,9 +30,9 @@ void check_tensor(const TensorStep& step, size_t i, bool with_sums) {
               step.rows[i]);
 }
 
-void check_member(const at::Tensor& tensor, const char* name, at::IntArrayRef sizes) {
+void check_member(const at::Tensor& tensor, at::IntArrayRef sizes) {
   TORCH_CHECK(!tensor.defined() || (tensor.sizes() == sizes && tensor.is_floating_point()),
-              "[tensor_step] expected a floating-point ", name, " of shape ", sizes, ", got ",
+              "[tensor_step] expected a floating-point correction of shape ", sizes, ", got ",
               tensor.scalar_type(), " ", tensor.sizes());
 }
 
@@ -105,10 +105,11 @@ StepCorrection checked_correction(const TensorStep& step, const StepCorrection* 
   if (correction == nullptr) return {};
   int64_t num_chunks = 0;
   for (const int64_t count : chunk_counts(step)) num_chunks += count;
-  check_member(correction->step, "step", {num_chunks});
-  check_member(correction->blend, "blend", {num_chunks});
-  check_member(correction->mixture, "mixture", {num_chunks});
-  check_member(correction->readouts, "readouts", {num_chunks, kNumReadouts});
+  for (const auto member : kStepCorrections) {
+    std::vector<int64_t> sizes{num_chunks};
+    if (member == &StepCorrection::readouts) sizes.push_back(kNumReadouts);
+    check_member(correction->*member, sizes);
+  }
   return *correction;
 }
 
