@@ -224,7 +224,9 @@ TEST(MnemosyneRule, RefusesWeightsOfAnotherShape) {
     MnemosyneRule().with_weights({{"controller", at::zeros({3, 3})}});
     ADD_FAILURE() << "expected an InputError";
   } catch (const InputError& error) {
-    EXPECT_STREQ(error.what(), "[mnemosyne] expected controller of shape [8, 18], got [3, 3]");
+    EXPECT_EQ(std::string(error.what()),
+              "[mnemosyne] expected controller of shape [" + std::to_string(num_outputs()) + ", " +
+                  std::to_string(num_features()) + "], got [3, 3]");
   }
   EXPECT_THROW(MnemosyneRule().with_weights({{"other", at::zeros({3, 3})}}), InputError);
 }

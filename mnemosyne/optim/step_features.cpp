@@ -66,7 +66,8 @@ auto tie(Signals<Signal>& s) {
 
 template <typename Sum>
 struct Sums {
-  Sum grad_dot_momentum, grad_squared, old_squared, new_squared, param_squared, zeros;
+  Sum grad_dot_momentum, grad_squared, old_squared, new_squared, param_squared, second_moment,
+      zeros;
 };
 
 /// What a feature may look at beside the facts.
@@ -175,7 +176,11 @@ constexpr auto kFeatures = std::make_tuple(
             }},
     Feature{"aspect", [](Facts f) { return log_aspect(f); }},
     Feature{"zero_fraction",
-            []<typename S, typename D>(See<S, D> c) { return c.sums.zeros / c.size; }});
+            []<typename S, typename D>(See<S, D> c) { return c.sums.zeros / c.size; }},
+    Feature{"surge", []<typename S, typename D>(See<S, D> c) {
+              using at::tanh, std::tanh;
+              return tanh(log_ratio(c.sums.grad_squared, c.sums.second_moment));
+            }});
 
 template <typename Visit>
 void for_each_feature(const Visit& visit) {
@@ -220,8 +225,13 @@ at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
   };
   for (size_t i = 0; i < facts.size(); ++i) {
     Seen<float, double> seen{};
-    seen.sums = {at(sums.grad_dot_momentum, i), at(sums.grad_squared, i),  at(sums.old_squared, i),
-                 at(sums.new_squared, i),       at(sums.param_squared, i), at(sums.zeros, i)};
+    seen.sums = {at(sums.grad_dot_momentum, i),
+                 at(sums.grad_squared, i),
+                 at(sums.old_squared, i),
+                 at(sums.new_squared, i),
+                 at(sums.param_squared, i),
+                 at(sums.second_moment, i),
+                 at(sums.zeros, i)};
     seen.size = static_cast<double>(std::max<int64_t>(facts[i].size, 1));
     const float* before = signals[i].const_data_ptr<float>();
     bool known = facts[i].t > 1;
@@ -302,8 +312,8 @@ at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
   const at::Tensor known = is_finite(all).all(0).logical_and(host.later);
   const std::vector<at::Tensor> old = all.masked_fill(known.logical_not(), 0.0).unbind();
   Seen<at::Tensor, at::Tensor> seen;
-  seen.sums = {sums.grad_dot_momentum, sums.grad_squared,  sums.old_squared,
-               sums.new_squared,       sums.param_squared, sums.zeros};
+  seen.sums = {sums.grad_dot_momentum, sums.grad_squared,  sums.old_squared, sums.new_squared,
+               sums.param_squared,     sums.second_moment, sums.zeros};
   seen.size = host.size;
   seen.signals = advanced<at::Tensor, at::Tensor, at::Tensor>(
       {old.at(0), old.at(1), old.at(2), old.at(3), old.at(4)}, seen.sums, known);
