@@ -163,8 +163,11 @@ Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t
   const StepSums sums = advance_moments_(step, /*with_sums=*/true);
   const at::Tensor half = at::full_like(sums.zeros, 0.5);
   const at::Tensor readouts = at::tensor({0.1, -0.2, 0.3, -0.1, 0.2});
-  const StepCorrection correction{
-      .step = half, .blend = half, .mixture = half, .readouts = readouts.expand({half.numel(), 5})};
+  const StepCorrection correction{.step = half,
+                                  .blend = half,
+                                  .mixture = half,
+                                  .decay = half,
+                                  .readouts = readouts.expand({half.numel(), 5})};
   Results results{apply_directions_(step, sums, &correction),
                   sums.grad_dot_momentum,
                   sums.grad_squared,

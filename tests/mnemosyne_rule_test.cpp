@@ -1,5 +1,6 @@
 #include "mnemosyne/optim/mnemosyne_rule.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -13,6 +14,7 @@ namespace mnemosyne::optim {
 namespace {
 
 using testing::close;
+using testing::identical;
 
 int64_t num_outputs() { return static_cast<int64_t>(step_output_names().size()); }
 int64_t num_features() { return static_cast<int64_t>(step_feature_names().size()); }
@@ -212,6 +214,28 @@ TEST(MnemosyneRule, MixtureBoundLimitsWhatAdamsDirectionGets) {
   EXPECT_TRUE(close(update(0.25), 0.75 * base + 0.25 * adam, {.rtol = 1e-9, .atol = 1e-12}));
 }
 
+int64_t output(const std::string& name) {
+  const auto& names = step_output_names();
+  return std::find(names.begin(), names.end(), name) - names.begin();
+}
+
+TEST(MnemosyneRule, DecayIsInUnitsOfTheStepAndNeverGrowth) {
+  const std::vector<at::Tensor> params = parameters(at::kDouble);
+  const std::vector<at::Tensor> grads = gradients(params, 0);
+  const auto updates = [&](double bias) {
+    at::Tensor controller = at::zeros({num_outputs(), num_features()}, at::kDouble);
+    controller[output("decay")][0] = bias;
+    const auto rule = MnemosyneRule().with_weights({{"controller", controller}});
+    return rule->update(grads, init_state(*rule, params), params, {}).updates;
+  };
+  const std::vector<at::Tensor> base = updates(0.0), growth = updates(-0.4), decay = updates(0.4);
+  const double size = base_step_size({}, {}, 1);
+  for (size_t i = 0; i < params.size(); ++i) {
+    EXPECT_TRUE(identical(growth[i], base[i]));
+    EXPECT_TRUE(close(decay[i], base[i] + size * std::tanh(0.4) * params[i], {1e-12, 1e-14}));
+  }
+}
+
 TEST(MnemosyneRule, RefusesBoundsOutOfRange) {
   for (const double bound : {-0.1, 3.5, std::numeric_limits<double>::quiet_NaN()}) {
     EXPECT_THROW(MnemosyneRule({.step_bound = bound}), InputError) << bound;
@@ -224,9 +248,9 @@ TEST(MnemosyneRule, RefusesWeightsOfAnotherShape) {
     MnemosyneRule().with_weights({{"controller", at::zeros({3, 3})}});
     ADD_FAILURE() << "expected an InputError";
   } catch (const InputError& error) {
-    EXPECT_EQ(std::string(error.what()),
-              "[mnemosyne] expected controller of shape [" + std::to_string(num_outputs()) + ", " +
-                  std::to_string(num_features()) + "], got [3, 3]");
+    EXPECT_EQ(std::string(error.what()), "[mnemosyne] expected controller of shape [" +
+                                             std::to_string(num_outputs()) + ", " +
+                                             std::to_string(num_features()) + "], got [3, 3]");
   }
   EXPECT_THROW(MnemosyneRule().with_weights({{"other", at::zeros({3, 3})}}), InputError);
 }

@@ -84,7 +84,7 @@ TEST(StepAttention, FusedStepEqualsTheReadableOne) {
 }
 
 TEST(StepAttention, EveryPartCountsAndCanBeLeftOut) {
-  const auto rule = with_random_weights(attending());
+  const auto rule = with_random_weights(attending(), 8);
   const std::vector<at::Tensor> whole = two_runs(*rule, *rule, {}).second;
   for (const StepAttentionOptions& without :
        {StepAttentionOptions{.memory = false}, StepAttentionOptions{.chunks = false},
@@ -97,7 +97,11 @@ TEST(StepAttention, EveryPartCountsAndCanBeLeftOut) {
     const auto part = less.with_weights(weights);
     const auto [pure, fused] = two_runs(*part, *part, {});
     expect_close(fused, pure, {.rtol = 1e-3, .atol = 1e-4});
-    const double difference = (fused[2] - whole[2]).abs().max().item<double>();
+    double difference = 0.0;
+    for (size_t i = 0; i < fused.size(); ++i) {
+      if (fused[i].numel() == 0) continue;
+      difference = std::max(difference, (fused[i] - whole[i]).abs().max().item<double>());
+    }
     EXPECT_GT(difference, 1e-5) << less.options_json();
   }
 }
@@ -226,11 +230,12 @@ TEST(StepAttention, EveryWeightHasTheGradientOfAWindow) {
     at::manual_seed(first);
     direction.narrow(0, first, weight.numel()).copy_(at::randn({weight.numel()}));
     const at::NoGradGuard no_grad;
-    constexpr double kStep = 1e-3;
+    const double actual = (gradient * direction).sum().item<double>();
+    // Less drowns in the rounding of the memories between steps, more is far from linear.
+    constexpr double kStep = 2e-3;
     const double expected =
         ((value(theta + kStep * direction) - value(theta - kStep * direction)) / (2 * kStep))
             .item<double>();
-    const double actual = (gradient * direction).sum().item<double>();
     EXPECT_NEAR(actual, expected, 0.01 * std::max(std::abs(expected), 0.01)) << name;
     first += weight.numel();
   }

@@ -73,6 +73,7 @@ inline Problem make_problem(const Case& c) {
   problem.correction = {.step = at::rand({chunks}, at::kDouble) + 0.5,
                         .blend = at::rand({chunks}, at::kDouble) + 0.5,
                         .mixture = at::rand({chunks}, at::kDouble) - 0.5,
+                        .decay = at::rand({chunks}, at::kDouble),
                         .readouts = at::randn({chunks, kNumReadouts}, at::kDouble)};
   return problem;
 }

@@ -72,7 +72,7 @@ TEST(TensorStepReference, HasTheGradientOfEveryCorrection) {
     const StepSums sums = advance_moments_reference(problem.step, true);
     StepCorrection& given = problem.correction;
     std::vector<at::Tensor> leaves;
-    for (at::Tensor* member : {&given.step, &given.mixture, &given.readouts}) {
+    for (at::Tensor* member : {&given.step, &given.mixture, &given.decay, &given.readouts}) {
       leaves.push_back(member->set_requires_grad(true));
     }
     const auto function = [&] {
@@ -124,7 +124,8 @@ TEST(TensorStepReference, IsTheFormulaOfAVector) {
     double h = 0;
     for (int c = 0; c < 5; ++c) h += number(problem.correction.readouts[0], c) * inputs[c];
     const double size = base.step * 0.7F * number(problem.correction.step, 0);
-    EXPECT_NEAR(number(u, k), size * a * (1 + 0.75 * soft(h)), 1e-12);
+    const double decay = number(problem.correction.decay, 0) * number(problem.step.params[0], k);
+    EXPECT_NEAR(number(u, k), size * (a * (1 + 0.75 * soft(h)) + decay), 1e-12);
   }
 }
 

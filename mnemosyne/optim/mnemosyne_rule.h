@@ -35,13 +35,14 @@ struct MnemosyneRuleOptions {
 ///          blend    n <- n exp(1.5 tanh z1)      weight of g in d = m + n (g - m)
 ///          mixture  w = M tanh(z2)               of r a beside D, for a matrix; M = mixture_bound
 ///          readouts c_k = 2 z_{3+k}              k = 0..4
+///          decay    e = max(0, tanh z8)          beside the weight decay that the user asks for
 ///
 ///   3. Coordinates. With D the base direction, r = .2 its root mean square (kDirectionRms),
 ///      a = m^ / (sqrt v^ + eps), gn = g / (sqrt v^ + eps), u = D / r for a matrix and D for a
 ///      vector, share = v^ / (v^ + mean v^), soft(x) = x / (1 + |x|),
 ///
 ///          h = c0 soft(u a) + c1 soft(u gn) + c2 soft |a| + c3 soft |u| + c4 (share - 1/2)
-///          p <- p - s (D + w (r a - D)) (1 + 3/4 soft h)
+///          p <- p - s ((D + w (r a - D)) (1 + 3/4 soft h) + e p)
 ///
 ///      so that a coordinate moves between 1/4 and 7/4 of what its tensor does: no sign changes.
 ///

@@ -4,12 +4,14 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
 
 namespace mnemosyne::optim {
 namespace {
 
 constexpr double kLogBlendBound = 1.5;  // the log blend moves by at most this
 constexpr double kReadoutScale = 2.0;
+constexpr double kLargestDecay = 1.0;  // in units of the step size
 
 /// An output by its tanh [C]; those without a function are read-outs, in the order of `ops`.
 struct Output {
@@ -30,6 +32,9 @@ const std::vector<Output>& outputs() {
       {"adam_size"},
       {"direction_size"},
       {"second_moment"},
+      // Only shrinks; the slope at zero is that of z > 0, else nothing could be learned from there.
+      {"decay",
+       [](Tanh z, Bounds, Correction c) { c.decay = kLargestDecay * at::where(z >= 0, z, 0.0); }},
   };
   return list;
 }

@@ -106,10 +106,11 @@ struct Decisions {
     const double decay_scale = list.decay_scale.defined() ? numbers(list.decay_scale)[0] : 1.0;
     const std::vector<double> step = numbers(correction.step), blend = numbers(correction.blend),
                               mixture = numbers(correction.mixture),
+                              decay = numbers(correction.decay),
                               own_readouts = numbers(correction.readouts);
     readouts = !own_readouts.empty();
     const std::vector<StepChunk> places = step_chunks(list);
-    for (const auto* values : {&step, &blend, &mixture, &own_readouts}) {
+    for (const auto* values : {&step, &blend, &mixture, &decay, &own_readouts}) {
       const size_t width = values->size() / std::max<size_t>(places.size(), 1);
       for (size_t k = 0; k < values->size(); ++k) {
         if (!std::isfinite((*values)[k])) finite[places[k / width].tensor] = 0;
@@ -121,8 +122,9 @@ struct Decisions {
         return values.empty() || !finite[places[c].tensor] ? otherwise : values[c];
       };
       kernels::ChunkNumbers& chunk = chunks.emplace_back();
-      chunk.step = static_cast<float>(base.step * own(step, 1.0) * scale);
-      chunk.decay = static_cast<float>(base.decay * scale * decay_scale);
+      const double size = base.step * own(step, 1.0) * scale;
+      chunk.step = static_cast<float>(size);
+      chunk.decay = static_cast<float>(base.decay * scale * decay_scale + size * own(decay, 0.0));
       chunk.blend = static_cast<float>(base.blend * own(blend, 1.0));
       chunk.mixture = static_cast<float>(own(mixture, 0.0));
       for (size_t k = 0; readouts && k < kNumReadouts; ++k) {

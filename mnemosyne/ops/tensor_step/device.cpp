@@ -101,22 +101,23 @@ at::Tensor is_finite(const at::Tensor& x) {
 /// What is decided of every chunk, [C] each, and whether any number of its tensor is not finite:
 /// then all are those of no correction.
 struct Decisions {
-  at::Tensor not_finite, step, blend, mixture;
+  at::Tensor not_finite, step, blend, mixture, decay;
   std::vector<at::Tensor> readouts;  // kNumReadouts, or none
 
   Decisions(const StepCorrection& given, const ChunkMap& map, const at::Tensor& like) {
     const auto or_else = [&](const at::Tensor& x, double neutral) {
       return x.defined() ? x : at::full_like(like, neutral);
     };
-    at::Tensor all = at::stack(
-        {or_else(given.step, 1.0), or_else(given.blend, 1.0), or_else(given.mixture, 0.0)});
+    at::Tensor all = at::stack({or_else(given.step, 1.0), or_else(given.blend, 1.0),
+                                or_else(given.mixture, 0.0), or_else(given.decay, 0.0)});
     if (given.readouts.defined()) all = at::cat({all, given.readouts.t()});
     not_finite = map.any(is_finite(all).all(0).logical_not());
     const std::vector<at::Tensor> own = raw_unbind(all.masked_fill(not_finite, 0));
     step = own[0].masked_fill(not_finite, 1);
     blend = own[1].masked_fill(not_finite, 1);
     mixture = own[2];
-    readouts.assign(own.begin() + 3, own.end());
+    decay = own[3];
+    readouts.assign(own.begin() + 4, own.end());
   }
 };
 
@@ -189,17 +190,18 @@ void Problem::decide(const StepSums& sums, const StepCorrection& correction) {
     size = size * step.scale;
     decay = decay * step.scale;
   }
-  decay = at::rsub(decay, 1);
   if (sums.new_squared.defined()) {
     undecided = is_finite(sums.new_squared + sums.second_moment).logical_not();
   }
-  const bool corrected = correction.step.defined() || correction.blend.defined() ||
-                         correction.mixture.defined() || correction.readouts.defined();
+  const bool corrected =
+      std::any_of(std::begin(kStepCorrections), std::end(kStepCorrections),
+                  [&](const auto member) { return (correction.*member).defined(); });
   if (corrected) {
     const Decisions decisions(correction, map, matrix);
     undecided =
         undecided.defined() ? undecided.logical_or(decisions.not_finite) : decisions.not_finite;
     size = size * decisions.step;
+    decay = decay + size * decisions.decay;
     blend = blend * decisions.blend;
     columns.push_back(decisions.mixture * matrix);
     if (!decisions.readouts.empty()) {
@@ -207,6 +209,7 @@ void Problem::decide(const StepSums& sums, const StepCorrection& correction) {
       columns.insert(columns.end(), decisions.readouts.begin(), decisions.readouts.end());
     }
   }
+  decay = at::rsub(decay, 1);
   const std::vector<at::Tensor> rows = map.rows(at::stack(columns), pages.dtype());
   c.step = rows[0], c.keep = rows[1], c.blend = rows[2];
   c.momentum_correction = rows[3], c.second_correction = rows[4], c.eps = rows[5];

@@ -115,6 +115,11 @@ at::Tensor corrected_direction(const Part& part, const at::Tensor& own, const St
   return mixed * readout_factor(part, own, a, sums, correction.readouts);
 }
 
+/// A direction with what the correction lets p decay by.
+at::Tensor with_decay(const Part& part, const at::Tensor& direction, const at::Tensor& decay) {
+  return decay.defined() ? direction + part.spread(decay) * part.p : direction;
+}
+
 at::Tensor times_step(const TensorStep& step, const Part& part, const at::Tensor& direction,
                       const at::Tensor& factor) {
   at::Tensor size = part.base.step * direction.new_ones({});
@@ -173,10 +178,11 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
   const at::Tensor direction = corrected_direction(part, own, sums, correction);
   repair_(part.m, sound.logical_not());
   repair_(part.v, sound.logical_not());
-  at::Tensor factor = correction.step;
+  at::Tensor factor = correction.step, decay = correction.decay;
   if (factor.defined()) factor = at::where(decided, factor, 1.0);
-  const at::Tensor u =
-      times_step(step, part, at::where(sound, direction, plain_direction(part)), factor);
+  if (decay.defined()) decay = at::where(decided, decay, 0.0);
+  const at::Tensor moved = at::where(sound, direction, plain_direction(part));
+  const at::Tensor u = times_step(step, part, with_decay(part, moved, decay), factor);
   const at::Tensor next = part.p - (u + shrinkage(step, part) * part.p);
   const at::Tensor stays = at::isfinite(next).logical_not();
   const at::Tensor stayed = stays.logical_and(at::isfinite(part.p)).any();
@@ -219,7 +225,8 @@ std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepS
   for (size_t i = 0; i < parts.size(); ++i) {
     const at::Tensor own = own_direction(step, i, parts[i], given);
     const at::Tensor direction = corrected_direction(parts[i], own, sums, given);
-    updates.push_back(times_step(step, parts[i], direction, given.step));
+    updates.push_back(
+        times_step(step, parts[i], with_decay(parts[i], direction, given.decay), given.step));
   }
   return updates;
 }

@@ -82,12 +82,13 @@ struct StepCorrection {
   at::Tensor step;      ///< [C], factor of the step size
   at::Tensor blend;     ///< [C], factor of `StepBase::blend`
   at::Tensor mixture;   ///< [C], weight of kDirectionRms a beside a matrix' own direction
+  at::Tensor decay;     ///< [C], weight decay in units of the step size, beside StepBase::decay
   at::Tensor readouts;  ///< [C, kNumReadouts], c below
 };
 
 /// Its members.
 inline constexpr at::Tensor StepCorrection::* kStepCorrections[] = {
-    &StepCorrection::step, &StepCorrection::blend, &StepCorrection::mixture,
+    &StepCorrection::step, &StepCorrection::blend, &StepCorrection::mixture, &StepCorrection::decay,
     &StepCorrection::readouts};
 
 /// A correction of which every member is what `change` makes of it, the undefined ones, too.
@@ -105,14 +106,14 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums);
 /// The directions that the moments after `advance_moments` give, u [T] in the shapes of the
 /// parameters and the dtype of their state: p <- p - (u + decay p) is the step. Plain ATen, any
 /// device, differentiable in the correction, `blend` through the orthogonalisation; nothing is read
-/// back. With s, c, w the step size, read-outs and mixture of the chunk,
+/// back. With s, c, w, d the step size, read-outs, mixture and decay of the chunk,
 ///
 ///     a = m^ / (sqrt v^ + eps)     m^, v^ with their bias corrections
 ///     D = kDirectionRms sqrt(max(rows, columns)) orthogonalize(m + blend (g - m))  for a matrix
 ///     D = a                                                                      for a vector
 ///     h = c0 soft(U a) + c1 soft(U g / (sqrt v^ + eps)) + c2 soft |a| + c3 soft |U| +
 ///         c4 (v^ / (v^ + mean v^) - 1/2)     soft(x) = x / (1 + |x|), mean over the tensor
-///     u = s (D + w (kDirectionRms a - D)) (1 + kReadoutBound soft h)
+///     u = s ((D + w (kDirectionRms a - D)) (1 + kReadoutBound soft h) + d p)
 ///
 /// U = D / kDirectionRms for a matrix, w = 0 for a vector.
 std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepSums& sums,
