@@ -165,7 +165,10 @@ class StateLayout:
             return [extra if extra.shape == shape else extra.view(shape)]
         if extra is None:  # all of them are empty
             return [torch.empty(e.shape, dtype=e.dtype, device=device) for e in self._packed]
-        parts = extra.split_with_sizes([len(self._head), *(prod(e.shape) for e in self._packed)])
+        sizes = [len(self._head), *(prod(e.shape) for e in self._packed)]
+        # A list of hundreds of tensors is taken apart at every step. What modes may look into, such
+        # as a FakeTensor, is split where they see it.
+        parts = _C.parts(extra, sizes) if type(extra) is Tensor else extra.split_with_sizes(sizes)
         return [
             part if part.shape == entry.shape else part.view(entry.shape)
             for part, entry in zip(parts[1:], self._packed, strict=True)

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "mnemosyne/ops/raw_view.h"
 #include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/mnemosyne.h"
 #include "mnemosyne/optim/rules.h"
@@ -103,6 +105,19 @@ void save(const std::string& path, const UpdateRule& rule,
   optim::save_rule(path, rule, metadata);
 }
 
+Tensors parts(const at::Tensor& flat, const std::vector<int64_t>& sizes) {
+  const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  TORCH_CHECK(flat.dim() == 1 && flat.size(0) == total && flat.is_contiguous(),
+              "[parts] expected a contiguous tensor of shape [", total, "], got ", flat.sizes());
+  Tensors result;
+  int64_t offset = 0;
+  for (const int64_t size : sizes) {
+    result.push_back(ops::raw_view(flat, {size}, offset));
+    offset += size;
+  }
+  return result;
+}
+
 Tensors clean(Tensors grads, optim::DeferredCount& nonfinite) {
   optim::clean_gradients(grads, nonfinite);
   return grads;
@@ -184,6 +199,9 @@ void bind_optim(py::module_& module) {
   module.def("clean_gradients", &clean, arg("grads"), arg("nonfinite"), without_gil,
              "Gradients without NaN and infinities, which are counted; the given tensors are not\n"
              "written to.");
+
+  module.def("parts", &parts, arg("flat"), arg("sizes"),
+             "Views of a flat tensor, one behind the other, without torch's dispatcher.");
 }
 
 }  // namespace mnemosyne::python
