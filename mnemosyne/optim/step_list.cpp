@@ -126,7 +126,8 @@ std::vector<at::Tensor> StepList::directions(const ops::StepCorrection* correcti
     ops::StepCorrection own;
     if (correction != nullptr) own = correction_of(*correction, group);
     const std::vector<at::Tensor> some =
-        ops::directions_reference(group.step, group.sums, correction != nullptr ? &own : nullptr);
+        correction != nullptr ? ops::directions(group.step, group.sums, own)
+                              : ops::directions_reference(group.step, group.sums, nullptr);
     for (size_t k = 0; k < some.size(); ++k) {
       updates[static_cast<size_t>(group.indices[k])] = some[k];
     }

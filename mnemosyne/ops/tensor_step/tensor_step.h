@@ -119,6 +119,13 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums);
 std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepSums& sums,
                                              const StepCorrection* correction);
 
+/// `directions_reference` in few operations over the whole list, with its first derivatives by the
+/// correction in closed form: sums over the coordinates of a chunk, so that no graph goes through
+/// coordinates. Needs the sums, and a second moment of every tensor. float32 matrices on the CPU
+/// are orthogonalised by the kernel of `apply_directions_`. Higher derivatives are refused.
+std::vector<at::Tensor> directions(const TensorStep& step, const StepSums& sums,
+                                   const StepCorrection& correction);
+
 /// The step in plain ATen, tensor by tensor: the specification of `apply_directions_`.
 at::Tensor apply_directions_reference_(TensorStep& step, const StepSums& sums,
                                        const StepCorrection* correction);
