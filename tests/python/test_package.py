@@ -1,6 +1,7 @@
 """The package around the library: version, stubs, and what `python -m mnemosyne` gives."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 import mnemosyne
 from mnemosyne import _C
+from mnemosyne.__main__ import library_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +55,12 @@ def test_other_arguments_reach_the_program():
     assert result.returncode == 0
     assert "train" in result.stdout
     assert run_module("no-such-command").returncode == 2
+
+
+def test_the_program_finds_torch_in_another_place_than_the_package():
+    libraries = Path(library_path(""))
+    assert list(libraries.glob("libtorch_cpu.*"))
+    assert library_path("/mine") == f"/mine{os.pathsep}{libraries}"
 
 
 def test_errors_of_the_library_are_exceptions_of_python():
