@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mnemosyne.__main__ import library_path
 
 import mnemosyne
 from mnemosyne import _C
-from mnemosyne.__main__ import library_path
 
 ROOT = Path(__file__).parents[2]
 
