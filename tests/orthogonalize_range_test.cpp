@@ -14,7 +14,8 @@
 #include "tests/testing.h"
 
 namespace mnemosyne::kernels::WIDE_TILES {
-void orthogonalize(const OrthogonalizeParams& params);
+void orthogonalize(const OrthogonalizeSlice& slice);
+int64_t orthogonalize_scratch(const OrthogonalizeParams& problem);
 }  // namespace mnemosyne::kernels::WIDE_TILES
 
 namespace mnemosyne {
@@ -144,17 +145,17 @@ std::string fault(const at::Tensor& x, const at::Tensor& result) {
   return lowest < kLowest ? "a singular value of " + std::to_string(lowest) : "";
 }
 
-using Kernel = void (*)(const kernels::OrthogonalizeParams&);
-
-at::Tensor with(Kernel kernel, const at::Tensor& x) {
+/// By the kernel of AVX-512's tiles.
+at::Tensor by_wide_tiles(const at::Tensor& x) {
   // Those of ops/orthogonalize/cpu.cpp, where no test can reach them.
   constexpr float weights[] = {2.22659903e-03F, 4.24325804e-02F, 9.86857640e-01F};
   constexpr float poles[] = {1.12812575e-06F, 5.00000000e-04F, 2.21606501e-01F};
   at::Tensor y = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
-  const at::Tensor workspace = at::full({kernels::orthogonalize_workspace(y.size(0), y.size(1), 3)},
+  const kernels::OrthogonalizeMatrix matrix{y.data_ptr<float>(), y.size(0), y.size(1)};
+  const kernels::OrthogonalizeParams problem{&matrix, 1, weights, poles, 3};
+  const at::Tensor workspace = at::full({kernels::WIDE_TILES::orthogonalize_scratch(problem)},
                                         std::numeric_limits<float>::quiet_NaN());
-  kernel(
-      {y.data_ptr<float>(), y.size(0), y.size(1), workspace.data_ptr<float>(), weights, poles, 3});
+  kernels::WIDE_TILES::orthogonalize({problem, 0, 1, workspace.data_ptr<float>()});
   return y;
 }
 
@@ -199,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(All, OrthogonalizeRange, ::testing::ValuesIn(kernels::a
 TEST(OrthogonalizeRange, TilesOfAvx512) {
   for (const auto& [name, x] : matrices()) {
     const at::Tensor single = x.to(at::kFloat);
-    EXPECT_EQ(fault(single, with(kernels::WIDE_TILES::orthogonalize, single)), "") << name;
+    EXPECT_EQ(fault(single, by_wide_tiles(single)), "") << name;
   }
 }
 

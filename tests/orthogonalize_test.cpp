@@ -162,15 +162,18 @@ TEST_P(OrthogonalizeKernel, TallIsTheTransposeOfWide) {
 TEST_P(OrthogonalizeKernel, ReadsNothingThatItDidNotWriteAndStaysInItsWorkspace) {
   const float weights[] = {.002F, .04F, 1};
   const float poles[] = {1e-6F, 5e-4F, .2F};
-  const int64_t size = kernels::orthogonalize_workspace(rows_, columns_, 3);
   const at::Tensor x = random(.1);
   std::vector<at::Tensor> results;
+  const auto problem = [&](const kernels::OrthogonalizeMatrix& matrix) {
+    return kernels::OrthogonalizeParams{&matrix, 1, weights, poles, 3};
+  };
+  const int64_t size = kernels::orthogonalize_scratch(problem({nullptr, rows_, columns_}));
   for (const float content : {0.0F, std::numeric_limits<float>::quiet_NaN()}) {
     at::Tensor workspace = at::full({size + 16}, content);
     workspace.slice(0, size, size + 16).fill_(7);
     results.push_back(x.clone());
-    kernels::orthogonalize({results.back().data_ptr<float>(), rows_, columns_,
-                            workspace.data_ptr<float>(), weights, poles, 3});
+    const kernels::OrthogonalizeMatrix matrix{results.back().data_ptr<float>(), rows_, columns_};
+    kernels::orthogonalize({problem(matrix), 0, 1, workspace.data_ptr<float>()});
     EXPECT_TRUE(workspace.slice(0, size, size + 16).eq(7).all().item<bool>());
   }
   EXPECT_TRUE(results[0].isfinite().all().item<bool>());

@@ -8,21 +8,27 @@ namespace mnemosyne::kernels {
 
 constexpr int kMaxSignTerms = 4;
 
-/// One matrix to orthogonalise in place: P X / sqrt(b) with P = sum_j weight_j (G / b + pole_j)^-1,
-/// see ops/orthogonalize/orthogonalize.h. `matrix` is row-major [rows, columns]; poles ascend. What
-/// is finite comes out finite; else all of it becomes NaN.
-///
-/// `workspace` holds `orthogonalize_workspace(rows, columns, num_terms)` floats, aligned to 64
-/// bytes, with any content.
-struct OrthogonalizeParams {
-  float* matrix;
+/// A row-major matrix, not owned.
+struct OrthogonalizeMatrix {
+  float* data;
   int64_t rows;
   int64_t columns;
-  float* workspace;
+};
+
+/// A list of matrices that do not overlap, each orthogonalised in place: P X / sqrt(b) with
+/// P = sum_j weight_j (G / b + pole_j)^-1, see ops/orthogonalize/orthogonalize.h; poles ascend.
+/// What is finite comes out finite; else all of a matrix becomes NaN.
+struct OrthogonalizeParams {
+  const OrthogonalizeMatrix* matrices;
+  int64_t count;
   const float* weights;
   const float* poles;
   int num_terms;
 };
+
+/// The matrices from begin to end, one after the other, in scratch memory that is aligned to 64
+/// bytes and has any content.
+using OrthogonalizeSlice = Slice<OrthogonalizeParams>;
 
 /// Rows and columns of blocks to which the kernel pads, and how much of X it packs at a time:
 /// constants of the body that the size of the workspace depends on, at their largest over the
@@ -55,13 +61,10 @@ struct OrthogonalizeSizes {
   int64_t check = 0;
 };
 
-/// Floats that one matrix needs, enough for every instruction set, and for double precision: that
-/// half is only touched by matrices that ask for it.
-constexpr int64_t orthogonalize_workspace(int64_t rows, int64_t columns, int num_terms) {
-  const OrthogonalizeSizes sizes(rows < columns ? rows : columns);
-  return 2 * (sizes.packed + num_terms * sizes.symmetric + sizes.scratch + sizes.check);
-}
+// orthogonalize_scratch: floats for any of the matrices, also in double precision: that half is
+// only touched by matrices that ask for it.
 
 }  // namespace mnemosyne::kernels
 
-MN_DECLARE_KERNEL(orthogonalize, OrthogonalizeParams)
+MN_DECLARE_KERNEL(orthogonalize, OrthogonalizeSlice)
+MN_DECLARE_SCRATCH(orthogonalize_scratch, OrthogonalizeParams)

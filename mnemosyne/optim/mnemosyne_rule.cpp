@@ -161,7 +161,7 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
   if (params.empty()) return {.updates = {}, .state = state};
   StepList::Inputs inputs = base_.inputs(grads, state, params, options);
   inputs.chunk_size = chunk_size();
-  StepList list(StepList::Form::kReference, std::move(inputs));
+  StepList list(StepList::Form::kPure, std::move(inputs));
   const ops::StepCorrection correction =
       correct(list, {{.rule = this,
                       .params = params,

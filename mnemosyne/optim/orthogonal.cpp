@@ -121,7 +121,7 @@ StepList::Inputs OrthogonalRule::inputs(at::TensorList grads, const State& state
 
 UpdateResult OrthogonalRule::do_update(at::TensorList grads, const State& state,
                                        at::TensorList params, const StepOptions& options) const {
-  StepList list(StepList::Form::kReference, inputs(grads, state, params, options));
+  StepList list(StepList::Form::kPure, inputs(grads, state, params, options));
   list.advance(/*with_sums=*/false);
   return {.updates = list.directions(nullptr), .state = std::move(list.state())};
 }

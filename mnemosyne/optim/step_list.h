@@ -34,8 +34,8 @@ class StepList {
 
   /// Where moments, sums and directions come from.
   enum class Form {
-    kReference,  ///< The readable form: writes nothing, differentiable.
-    kInPlace,    ///< Kernels: moments and parameters are written.
+    kPure,     ///< Writes nothing, differentiable in the correction.
+    kInPlace,  ///< Kernels: moments and parameters are written.
   };
 
   /// Counts a step of every tensor.
@@ -50,7 +50,7 @@ class StepList {
   /// Advances the moments; the sums [C] at home, undefined without.
   ops::StepSums advance(bool with_sums);
 
-  /// The updates of the tensors, without weight decay. Only of the reference form.
+  /// The updates of the tensors, without weight decay. Only of the pure form.
   std::vector<at::Tensor> directions(const ops::StepCorrection* correction) const;
 
   /// Moves the parameters and counts what was replaced. Only of the form in place.

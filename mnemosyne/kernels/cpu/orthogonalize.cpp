@@ -243,11 +243,11 @@ void apply_to_tall(const Problem& x, const SymmetricLayout<float, V>& layout, co
 /// Where the matrices of one orthogonalisation in T lie, in the workspace.
 template <typename T, int V>
 struct Workspace {
-  Workspace(const Problem& x, const OrthogonalizeParams& params) : layout(x.m) {
+  Workspace(const Problem& x, int num_terms, float* memory) : layout(x.m) {
     const OrthogonalizeSizes sizes(x.m);
-    packed = reinterpret_cast<T*>(params.workspace);
+    packed = reinterpret_cast<T*>(memory);
     inverses = packed + sizes.packed;
-    scratch = inverses + params.num_terms * layout.size();
+    scratch = inverses + num_terms * layout.size();
     probe = reinterpret_cast<double*>(scratch + sizes.scratch);
   }
 
@@ -277,12 +277,12 @@ bool sign_function(const Problem& x, const OrthogonalizeParams& params, const Wo
   return true;
 }
 
-/// The same function in double precision, returned in float, in the second half of the workspace.
+/// The same function in double precision, returned in float, in the second half of the memory.
 template <int V>
-const float* precise_function(const Problem& x, const OrthogonalizeParams& params,
+const float* precise_function(const Problem& x, const OrthogonalizeParams& params, float* memory,
                               const SymmetricLayout<float, V>& layout) {
   // Two short vectors are a panel as wide as one of float: no narrower than a tile has rows.
-  const Workspace<double, 2> w(x, params);
+  const Workspace<double, 2> w(x, params.num_terms, memory);
   sign_function(x, params, w);
   float* function = reinterpret_cast<float*>(w.inverses + w.layout.size());
   for (int64_t i = 0; i < x.m; ++i) {
@@ -294,10 +294,10 @@ const float* precise_function(const Problem& x, const OrthogonalizeParams& param
 }
 
 template <int V>
-void orthogonalize_scaled(const Problem& x, const OrthogonalizeParams& params) {
-  const Workspace<float, V> w(x, params);
+void orthogonalize_scaled(const Problem& x, const OrthogonalizeParams& params, float* memory) {
+  const Workspace<float, V> w(x, params.num_terms, memory);
   const float* function = w.inverses;
-  if (!sign_function(x, params, w)) function = precise_function(x, params, w.layout);
+  if (!sign_function(x, params, w)) function = precise_function(x, params, memory, w.layout);
   if (x.tall) {
     apply_to_tall<V>(x, w.layout, function, w.packed);
   } else {
@@ -315,13 +315,12 @@ void normalize(const Problem& x) {
   for (int64_t i = 0; i < x.n; ++i) x.matrix[i] = x.matrix[i] * x.scale * factor;
 }
 
-}  // namespace
-
-void orthogonalize(const OrthogonalizeParams& params) {
-  const bool tall = params.rows > params.columns;
-  Problem x{.matrix = params.matrix,
-            .m = tall ? params.columns : params.rows,
-            .n = tall ? params.rows : params.columns,
+void orthogonalize_one(const OrthogonalizeMatrix& matrix, const OrthogonalizeParams& params,
+                       float* memory) {
+  const bool tall = matrix.rows > matrix.columns;
+  Problem x{.matrix = matrix.data,
+            .m = tall ? matrix.columns : matrix.rows,
+            .n = tall ? matrix.rows : matrix.columns,
             .tall = tall,
             .scale = 1};
   if (x.m == 0) return;
@@ -336,10 +335,30 @@ void orthogonalize(const OrthogonalizeParams& params) {
   if (x.m == 1) {
     normalize(x);
   } else if (two_vectors_a_panel(x.m)) {
-    orthogonalize_scaled<2>(x, params);
+    orthogonalize_scaled<2>(x, params, memory);
   } else {
-    orthogonalize_scaled<1>(x, params);
+    orthogonalize_scaled<1>(x, params, memory);
   }
+}
+
+}  // namespace
+
+void orthogonalize(const OrthogonalizeSlice& slice) {
+  for (int64_t i = slice.begin; i < slice.end; ++i) {
+    orthogonalize_one(slice.problem.matrices[i], slice.problem, slice.scratch);
+  }
+}
+
+int64_t orthogonalize_scratch(const OrthogonalizeParams& problem) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < problem.count; ++i) {
+    const OrthogonalizeMatrix& matrix = problem.matrices[i];
+    const OrthogonalizeSizes sizes(matrix.rows < matrix.columns ? matrix.rows : matrix.columns);
+    const int64_t own =
+        2 * (sizes.packed + problem.num_terms * sizes.symmetric + sizes.scratch + sizes.check);
+    most = own > most ? own : most;
+  }
+  return most;
 }
 
 }  // namespace mnemosyne::kernels::CPU_CAPABILITY

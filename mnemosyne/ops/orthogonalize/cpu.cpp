@@ -2,7 +2,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "mnemosyne/kernels/orthogonalize.h"
@@ -14,7 +13,7 @@ namespace mnemosyne::ops {
 namespace {
 
 /// Multiplications and additions of one matrix: the Gram matrix, the inverses, the last product.
-double cost(const MatrixRef& matrix) {
+double cost(const kernels::OrthogonalizeMatrix& matrix) {
   const double small = static_cast<double>(std::min(matrix.rows, matrix.columns));
   const double large = static_cast<double>(std::max(matrix.rows, matrix.columns));
   return 3 * small * small * (small + large);
@@ -44,39 +43,35 @@ float* workspace(int64_t size) {
   return data.get();
 }
 
-void orthogonalize_one(const MatrixRef& matrix) {
-  const int terms = static_cast<int>(kWeights.size());
-  kernels::orthogonalize({
-      .matrix = matrix.data,
-      .rows = matrix.rows,
-      .columns = matrix.columns,
-      .workspace = workspace(kernels::orthogonalize_workspace(matrix.rows, matrix.columns, terms)),
-      .weights = kWeights.data(),
-      .poles = kPoles.data(),
-      .num_terms = terms,
-  });
-}
-
 }  // namespace
 
 void orthogonalize_(const MatrixRef* matrices, int64_t count) {
+  std::vector<kernels::OrthogonalizeMatrix> list;
   double total_cost = 0;
-  for (int64_t i = 0; i < count; ++i) total_cost += cost(matrices[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    list.push_back({matrices[i].data, matrices[i].rows, matrices[i].columns});
+    total_cost += cost(list.back());
+  }
+  const kernels::OrthogonalizeParams problem{.matrices = list.data(),
+                                             .count = count,
+                                             .weights = kWeights.data(),
+                                             .poles = kPoles.data(),
+                                             .num_terms = static_cast<int>(kWeights.size())};
+  const int64_t scratch = kernels::orthogonalize_scratch(problem);
   const int64_t threads = parallel_width(count, 1);
   if (threads == 1 || total_cost < kSerialCost) {
-    for (int64_t i = 0; i < count; ++i) orthogonalize_one(matrices[i]);
+    kernels::orthogonalize({problem, 0, count, workspace(scratch)});
     return;
   }
   // The largest first, each to the thread that is free: no thread waits long for the others at the
   // end.
-  std::vector<int64_t> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [matrices](int64_t a, int64_t b) {
-    return cost(matrices[a]) > cost(matrices[b]);
-  });
+  std::stable_sort(list.begin(), list.end(),
+                   [](const auto& a, const auto& b) { return cost(a) > cost(b); });
   std::atomic<int64_t> next = 0;
   parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t i = next++; i < count; i = next++) orthogonalize_one(matrices[order[i]]);
+    for (int64_t i = next++; i < count; i = next++) {
+      kernels::orthogonalize({problem, i, i + 1, workspace(scratch)});
+    }
   });
 }
 
