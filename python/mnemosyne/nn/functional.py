@@ -110,7 +110,8 @@ def linear_attention(
             if fades:
                 mask = None if positions is None else key_padding_mask
                 line, last = _ordered(line, mask, state.last, causal, key_positions)
-            *factors, decay = _features(position, line)
+            phi, psi, decay = _features(position, line)
+            factors = [phi, psi]
             if decay is not None:
                 factors.append(_log_decay(decay, line, state.last))
     if omega is None:
