@@ -305,7 +305,7 @@ TEST(StepAttention, AWeightsFileGivesTheRuleBack) {
   // Axes name what the rows and columns are of.
   const WeightAxes axes = rule->weight_axes();
   for (const auto& [name, lists] : axes) {
-    const at::Tensor& weight = find(rule->weights(), name);
+    const at::Tensor weight = find(rule->weights(), name);
     ASSERT_EQ(lists.size(), static_cast<size_t>(weight.dim())) << name;
     for (size_t axis = 0; axis < lists.size(); ++axis) {
       if (lists[axis].empty()) continue;
