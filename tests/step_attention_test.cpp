@@ -97,11 +97,7 @@ TEST(StepAttention, EveryPartCountsAndCanBeLeftOut) {
     const auto part = less.with_weights(weights);
     const auto [pure, fused] = two_runs(*part, *part, {});
     expect_close(fused, pure, {.rtol = 1e-3, .atol = 1e-4});
-    double difference = 0.0;
-    for (size_t i = 0; i < fused.size(); ++i) {
-      if (fused[i].numel() == 0) continue;
-      difference = std::max(difference, (fused[i] - whole[i]).abs().max().item<double>());
-    }
+    const double difference = (fused[2] - whole[2]).abs().max().item<double>();
     EXPECT_GT(difference, 1e-5) << less.options_json();
   }
 }

@@ -266,6 +266,9 @@ TEST(WeightAxes, AreInTheFilesOfTheLibrary) {
   ASSERT_EQ(names.size(), 2u);
   EXPECT_EQ(static_cast<int64_t>(names[0].size()), stored.size(0));
   EXPECT_EQ(static_cast<int64_t>(names[1].size()), stored.size(1));
+  const auto rule = default_rule("mnemosyne");
+  EXPECT_TRUE(identical(rule->weights()[0].second,
+                        align_axes(stored, names, rule->weight_axes().at(name), name)));
 }
 
 }  // namespace

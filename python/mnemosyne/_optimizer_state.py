@@ -44,6 +44,7 @@ class StateLayout:
         several = self._has_extra and len({e.shape for e in self._packed}) > 1
         self._head = [float(n) for n in param.shape] if several else []
         size += len(self._head)
+        self._part_sizes = [len(self._head), *(prod(e.shape) for e in self._packed)]
         if self._has_extra:
             first = self._packed[0]
             stored.append(Entry(EXTRA_STATE, torch.Size([size]), first.dtype, first.on_host, False))
@@ -165,10 +166,10 @@ class StateLayout:
             return [extra if extra.shape == shape else extra.view(shape)]
         if extra is None:  # all of them are empty
             return [torch.empty(e.shape, dtype=e.dtype, device=device) for e in self._packed]
-        sizes = [len(self._head), *(prod(e.shape) for e in self._packed)]
         # A list of hundreds of tensors is taken apart at every step. What modes may look into, such
         # as a FakeTensor, is split where they see it.
-        parts = _C.parts(extra, sizes) if type(extra) is Tensor else extra.split_with_sizes(sizes)
+        split = _C.parts if type(extra) is Tensor else Tensor.split_with_sizes
+        parts = split(extra, self._part_sizes)
         return [
             part if part.shape == entry.shape else part.view(entry.shape)
             for part, entry in zip(parts[1:], self._packed, strict=True)

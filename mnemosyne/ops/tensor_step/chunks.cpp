@@ -113,6 +113,11 @@ StepCorrection checked_correction(const TensorStep& step, const StepCorrection* 
   return *correction;
 }
 
+bool is_given(const StepCorrection& correction) {
+  return std::any_of(std::begin(kStepCorrections), std::end(kStepCorrections),
+                     [&](const auto member) { return (correction.*member).defined(); });
+}
+
 at::ScalarType sum_dtype(at::Device device) { return device.is_mps() ? at::kFloat : at::kDouble; }
 
 }  // namespace mnemosyne::ops

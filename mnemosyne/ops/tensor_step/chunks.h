@@ -35,6 +35,9 @@ void check_step(const TensorStep& step, bool with_sums);
 /// [C] and [C, kNumReadouts].
 StepCorrection checked_correction(const TensorStep& step, const StepCorrection* correction);
 
+/// Whether any member is.
+bool is_given(const StepCorrection& correction);
+
 /// float64, or float32 on devices without.
 at::ScalarType sum_dtype(at::Device device);
 

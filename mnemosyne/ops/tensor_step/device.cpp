@@ -154,11 +154,8 @@ at::Tensor apply_directions_device_(TensorStep& step, const StepSums& sums,
                                     const StepCorrection& correction, int64_t most_at_once) {
   at::Tensor replaced;
   for (Stretch& stretch : stretches(step, most_at_once)) {
-    StepSums own;
-    own.new_squared = stretch.of(sums.new_squared);
-    own.second_moment = stretch.of(sums.second_moment);
-    const StepCorrection decided =
-        changed(correction, [&](const at::Tensor& values) { return stretch.of(values); });
+    const StepSums own = stretch.of(sums);
+    const StepCorrection decided = stretch.of(correction);
     const at::Tensor count = stretch.has_numbers()
                                  ? apply(stretch.step, own, decided)
                                  : apply_directions_reference_(stretch.step, own, &decided);

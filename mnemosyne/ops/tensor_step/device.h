@@ -1,11 +1,8 @@
 #pragma once
 
-#include "mnemosyne/ops/tensor_step/tensor_step.h"
+#include "mnemosyne/ops/tensor_step/stretches.h"
 
 namespace mnemosyne::ops {
-
-/// What is treated at a time.
-inline constexpr int64_t kMostAtOnce = int64_t{1} << 24;
 
 /// `advance_moments_` and `apply_directions_` in plain ATen on any device, in few operations over
 /// the whole list and without a look at any number. While it runs it needs about twenty times the

@@ -9,15 +9,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
-#include <iterator>
 #include <map>
 #include <optional>
 #include <utility>
 
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
-#include "mnemosyne/ops/tensor_step/device.h"
 #include "mnemosyne/ops/tensor_step/paged_step.h"
+#include "mnemosyne/ops/tensor_step/stretches.h"
 
 namespace mnemosyne::ops {
 namespace {
@@ -38,14 +36,6 @@ struct Taken : torch::CustomClassHolder {
         correction(given),
         directions(x, x.m, x.v, x.any_matrix() ? orthogonal_directions(x) : at::Tensor()) {}
 };
-
-/// The five inputs of the read-outs, [B, L] each.
-std::vector<at::Tensor> readout_inputs(const Taken& t) {
-  const auto& [v, root, a, own] = t.directions;
-  const at::Tensor u = own / t.x.c.unit;
-  return {soft(u * a), soft(u * (t.x.g / root)), soft(a.abs()), soft(u.abs()),
-          v / (v + t.x.c.mean_second_moment) - 0.5};
-}
 
 /// The slope of h by U: of the read-outs that look at the direction.
 at::Tensor slope_by_unit_direction(const Taken& t) {
@@ -91,9 +81,8 @@ std::vector<at::Tensor> products(const Taken& t, const at::Tensor& cotangent, bo
   at::Tensor factor, by_h;  // 1 + bound soft h; the slope of the objective by h, without s
   std::vector<at::Tensor> inputs;
   if (!c.readouts.empty()) {
-    inputs = readout_inputs(t);
-    at::Tensor h = inputs[0] * c.readouts[0];
-    for (size_t k = 1; k < inputs.size(); ++k) h = at::addcmul(h, inputs[k], c.readouts[k]);
+    inputs = readout_inputs(x, t.directions);
+    const at::Tensor h = readout_sum(x, inputs);
     factor = soft(h) * kReadoutBound + 1;
     by_h = cotangent * mixed * soft_slope(h) * kReadoutBound;
   }
@@ -192,16 +181,11 @@ std::vector<at::Tensor> directions(const TensorStep& step, const StepSums& sums,
                                    const StepCorrection& correction) {
   const StepCorrection given = checked_correction(step, &correction);
   TORCH_CHECK(sums.second_moment.defined(), "[directions] expected sums, got none");
-  const bool any = std::any_of(std::begin(kStepCorrections), std::end(kStepCorrections),
-                               [&](const auto member) { return (given.*member).defined(); });
-  if (!any) return directions_reference(step, sums, nullptr);
+  if (!is_given(given)) return directions_reference(step, sums, nullptr);
   std::vector<at::Tensor> result;
   for (const Stretch& stretch : stretches(step, kMostAtOnce)) {
-    StepSums own;
-    own.new_squared = stretch.of(sums.new_squared);
-    own.second_moment = stretch.of(sums.second_moment);
-    const StepCorrection decided =
-        changed(given, [&](const at::Tensor& values) { return stretch.of(values); });
+    const StepSums own = stretch.of(sums);
+    const StepCorrection decided = stretch.of(given);
     const std::vector<at::Tensor> part =
         stretch.has_numbers()
             ? Directions::apply(stretch.step, own, given_or_not(decided.step),

@@ -9,7 +9,6 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -110,9 +109,7 @@ void PagedStep::decide(const StepSums& sums, const StepCorrection& correction) {
   if (sums.new_squared.defined()) {
     undecided = is_finite(sums.new_squared + sums.second_moment).logical_not();
   }
-  const bool corrected =
-      std::any_of(std::begin(kStepCorrections), std::end(kStepCorrections),
-                  [&](const auto member) { return (correction.*member).defined(); });
+  const bool corrected = is_given(correction);
   if (corrected) {
     const Decisions decisions(correction, map, matrix);
     undecided =
@@ -151,58 +148,26 @@ at::Tensor orthogonal_directions(const PagedStep& x) {
   return d;
 }
 
+std::vector<at::Tensor> readout_inputs(const PagedStep& x, const PagedDirections& directions) {
+  const auto& [v, root, a, own] = directions;
+  const at::Tensor u = own / x.c.unit, size = a.abs(), own_size = u.abs();
+  return {soft(u * a), soft(u * (x.g / root)), size / (size + 1), own_size / (own_size + 1),
+          v / (v + x.c.mean_second_moment) - 0.5};
+}
+
+at::Tensor readout_sum(const PagedStep& x, const std::vector<at::Tensor>& inputs) {
+  at::Tensor h = inputs[0] * x.c.readouts[0];
+  for (size_t k = 1; k < inputs.size(); ++k) h = at::addcmul(h, inputs[k], x.c.readouts[k]);
+  return h;
+}
+
 at::Tensor corrected_direction(const PagedStep& x, const PagedDirections& directions) {
   const Coefficients& c = x.c;
   const auto& [v, root, a, own] = directions;
   const at::Tensor mixed = c.mixture.defined() ? at::lerp(own, a * kDirectionRms, c.mixture) : own;
   if (c.readouts.empty()) return mixed;
-  const at::Tensor u = own / c.unit, size = a.abs(), own_size = u.abs();
-  at::Tensor h = c.readouts[4] * -0.5;
-  h = at::addcmul(h, soft(u * a), c.readouts[0]);
-  h = at::addcmul(h, soft(u * (x.g / root)), c.readouts[1]);
-  h = at::addcmul(h, size / (size + 1), c.readouts[2]);
-  h = at::addcmul(h, own_size / (own_size + 1), c.readouts[3]);
-  h = at::addcmul(h, v / (v + c.mean_second_moment), c.readouts[4]);
+  const at::Tensor h = readout_sum(x, readout_inputs(x, directions));
   return at::addcmul(mixed, mixed, soft(h), kReadoutBound);
-}
-
-at::Tensor Stretch::of(const at::Tensor& values) const {
-  const bool whole = !values.defined() || values.size(0) == num_chunks;
-  return whole ? values : values.narrow(0, first_chunk, num_chunks);
-}
-
-bool Stretch::has_numbers() const {
-  return std::any_of(step.params.begin(), step.params.end(),
-                     [](const at::Tensor& param) { return param.numel() > 0; });
-}
-
-std::vector<Stretch> stretches(const TensorStep& step, int64_t most) {
-  std::vector<Stretch> stretches;
-  const std::vector<int64_t> counts = chunk_counts(step);
-  int64_t coordinates = 0, chunks = 0;
-  for (size_t i = 0; i < step.size(); ++i) {
-    const int64_t size = step.params[i].numel();
-    if (stretches.empty() || coordinates + size > most) {
-      Stretch& next = stretches.emplace_back();
-      next.first_tensor = i;
-      next.first_chunk = chunks;
-      next.step.chunk_size = step.chunk_size;
-      next.step.scale = step.scale;
-      next.step.decay_scale = step.decay_scale;
-      coordinates = 0;
-    }
-    Stretch& own = stretches.back();
-    own.step.params.push_back(step.params[i]);
-    own.step.grads.push_back(step.grads[i]);
-    own.step.momenta.push_back(step.momenta[i]);
-    own.step.second_moments.push_back(step.second_moment(i));
-    own.step.rows.push_back(step.rows[i]);
-    own.step.base.push_back(step.base[i]);
-    own.num_chunks += counts[i];
-    chunks += counts[i];
-    coordinates += size;
-  }
-  return stretches;
 }
 
 }  // namespace mnemosyne::ops

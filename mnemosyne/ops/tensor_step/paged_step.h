@@ -84,22 +84,11 @@ struct PagedDirections {
 /// The orthogonalised matrices of a list, not yet scaled; anything for vectors.
 at::Tensor orthogonal_directions(const PagedStep& x);
 
+/// What the read-outs c are multiplied with in h of `directions_reference`, [B, L] each, and h.
+std::vector<at::Tensor> readout_inputs(const PagedStep& x, const PagedDirections& directions);
+at::Tensor readout_sum(const PagedStep& x, const std::vector<at::Tensor>& inputs);
+
 /// (D + w (r a - D)) (1 + kReadoutBound soft h) of `directions_reference`.
 at::Tensor corrected_direction(const PagedStep& x, const PagedDirections& directions);
-
-/// Stretches of a list of at most so many coordinates, or of one tensor.
-struct Stretch {
-  TensorStep step;
-  size_t first_tensor = 0;
-  int64_t first_chunk = 0;
-  int64_t num_chunks = 0;
-
-  /// Its part of numbers [C, ...].
-  at::Tensor of(const at::Tensor& values) const;
-  /// Whether there is any coordinate.
-  bool has_numbers() const;
-};
-
-std::vector<Stretch> stretches(const TensorStep& step, int64_t most);
 
 }  // namespace mnemosyne::ops
