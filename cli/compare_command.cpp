@@ -15,6 +15,7 @@
 #include "mnemosyne/meta/comparison_report.h"
 #include "mnemosyne/meta/step_timing.h"
 #include "mnemosyne/tasks/registry.h"
+#include "mnemosyne/tasks/suites.h"
 #include "progress.h"
 #include "table.h"
 
@@ -35,10 +36,19 @@ struct CompareOptions {
   std::string out;
 };
 
+std::vector<std::string> expanded(const std::vector<std::string>& names) {
+  std::vector<std::string> all;
+  for (const std::string& name : names) {
+    const std::vector<std::string> cells = tasks::expand_suite(name);
+    all.insert(all.end(), cells.begin(), cells.end());
+  }
+  return all;
+}
+
 // "NAME" at every length of --steps, "NAME@STEPS" at its own.
 std::vector<meta::Cell> make_cells(const CompareOptions& options) {
   std::vector<meta::Cell> cells;
-  for (const std::string& text : options.tasks) {
+  for (const std::string& text : expanded(options.tasks)) {
     const size_t at = text.find('@');
     const std::string name = text.substr(0, at);
     const std::shared_ptr<const tasks::Task> task = tasks::make_task(name, options.data);
@@ -234,7 +244,11 @@ void add_compare_command(CLI::App& app, Context& context) {
   const auto options = std::make_shared<CompareOptions>();
   CLI::App* command = app.add_subcommand(
       "compare", "Compare optimizers on tasks: tuned baselines, steps ratios, learning curves");
-  command->add_option("--task", options->tasks, "Tasks, each NAME or NAME@STEPS")
+  command
+      ->add_option(
+          "--task", options->tasks,
+          "Tasks, each NAME or NAME@STEPS; \"validation\" and \"test\" are those that weights are "
+          "chosen and judged by")
       ->required()
       ->delimiter(',')
       ->type_name("NAME,...");

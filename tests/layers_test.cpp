@@ -87,6 +87,26 @@ TEST_P(Layers, LayerNormHasTheRightGradients) {
   }
 }
 
+TEST_P(Layers, BatchNormIsTorchsForEveryMember) {
+  const at::Tensor weight = normal({members_, 3}), bias = normal({members_, 3});
+  const at::Tensor rows = normal({members_, 6, 3}), images = normal({5, members_ * 3, 2, 4});
+  check_gradients({rows, weight, bias}, [](const std::vector<at::Tensor>& in) {
+    return stacked_batch_norm(in[0], {in[1], in[2]});
+  });
+  check_gradients({images, weight, bias}, [](const std::vector<at::Tensor>& in) {
+    return stacked_batch_norm2d(in[0], {in[1], in[2]});
+  });
+  const at::Tensor of_rows = stacked_batch_norm(rows, {weight, bias});
+  const at::Tensor of_images = stacked_batch_norm2d(images, {weight, bias});
+  for (int64_t p = 0; p < members_; ++p) {
+    const auto alone = [&](const at::Tensor& x) {
+      return at::batch_norm(x, weight[p], bias[p], {}, {}, true, 0.0, 1e-5, false);
+    };
+    EXPECT_TRUE(close(of_rows[p], alone(rows[p])));
+    EXPECT_TRUE(close(of_images.narrow(1, 3 * p, 3), alone(images.narrow(1, 3 * p, 3))));
+  }
+}
+
 TEST_P(Layers, EmbeddingHasTheRightGradients) {
   const at::Tensor indices = at::tensor({3, 0, 3, 1}, at::kLong);
   const at::Tensor table = normal({members_, 4, 2});

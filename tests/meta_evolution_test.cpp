@@ -87,13 +87,13 @@ TEST(Perturbation, ScalesTensorsByName) {
   EXPECT_TRUE(at::equal(perturbation_scale(weights, {"decay=0.25"}), at::tensor({1.0f, 0.25f})));
   EXPECT_THROW(perturbation_scale(weights, {"absent=1"}), InputError);
   EXPECT_THROW(perturbation_scale(weights, {"decay"}), InputError);
-  EXPECT_THROW(perturbation_scale(weights, {"decay=0"}), InputError);
+  EXPECT_THROW(perturbation_scale(weights, {"decay=-1"}), InputError);
   EXPECT_THROW(perturbation_scale(weights, {"decay=1x"}), InputError);
 }
 
 TEST(Perturbation, GradientOfALinearFunctionIsExactInExpectation) {
-  const at::Tensor slope = at::tensor({1.0f, -2.0f, 0.5f});
-  const at::Tensor scale = at::tensor({1.0f, 0.1f, 3.0f});
+  const at::Tensor slope = at::tensor({1.0f, -2.0f, 0.5f, 4.0f});
+  const at::Tensor scale = at::tensor({1.0f, 0.1f, 3.0f, 0.0f});
   const at::Tensor noise = perturbation_noise(slope, 20000, 7);
   const at::Tensor values = noise.mul(scale).mul(0.3).matmul(slope);
   std::vector<double> fitness;
@@ -105,6 +105,7 @@ TEST(Perturbation, GradientOfALinearFunctionIsExactInExpectation) {
   // Standard deviation of an entry: |slope * scale| / (scale_i sqrt(K)), about .02, .2 and .007.
   EXPECT_TRUE(
       mnemosyne::testing::close(gradient * scale, slope * scale, {.rtol = 0, .atol = 0.06}));
+  EXPECT_EQ(gradient[3].item<float>(), 0.0f) << "what is not perturbed stays";
 }
 
 TEST(Fitness, MixesTheEndAndTheWholeOfLogLosses) {

@@ -12,6 +12,7 @@
 #include "mnemosyne/meta/trainer.h"
 #include "mnemosyne/meta/truncated_gradient.h"
 #include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/weights.h"
 #include "testing.h"
 
 namespace mnemosyne::meta {
@@ -376,6 +377,24 @@ TEST(MetaConfig, FinishedRuleHasItsOwnOptions) {
     config.finished_options = options;
     EXPECT_THROW(make_trainer(config, ""), InputError) << options;
   }
+}
+
+TEST(MetaConfig, RuleOptionsStandBeforeThoseOfTheInitialWeights) {
+  const std::string path = ::testing::TempDir() + "initial.safetensors";
+  const auto shipped = optim::default_rule("mnemosyne");
+  optim::save_rule(path, *shipped);
+  MetaConfig config{.rule_options = R"({"step_bound": 0.5, "attention": true})",
+                    .initial_weights = path,
+                    .families = {"quadratic"},
+                    .validation_families = {"quadratic"}};
+  const auto rule = make_initial_rule(config);
+  const NamedTensors weights = rule->weights();
+  EXPECT_TRUE(at::equal(weights[0].second, shipped->weights()[0].second));
+  EXPECT_GT(weights.size(), 1u);
+  EXPECT_EQ(rule->options_json(),
+            optim::with_options(*shipped, config.rule_options)->options_json());
+  config.rule_options = R"({"steps_bound": 0.5})";
+  EXPECT_THROW(make_trainer(config, ""), InputError);
 }
 
 TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {

@@ -83,6 +83,22 @@ TEST(StepAttention, FusedStepEqualsTheReadableOne) {
   }
 }
 
+TEST(StepAttention, GrowsOnAControllerAndCanBeTakenOff) {
+  NamedTensors learned = make_rule("mnemosyne")->weights();
+  at::manual_seed(12);
+  learned[0].second = 0.3 * at::randn(learned[0].second.sizes());
+  const auto controller = make_rule("mnemosyne")->with_weights(learned);
+  // Heads start from zero, so that nothing of what the controller has learned is lost.
+  const auto grown = with_options(*controller, R"({"attention": true})");
+  EXPECT_TRUE(at::equal(find(grown->weights(), "controller"), learned[0].second));
+  EXPECT_GT(grown->weights().size(), 1u);
+  const auto [before, after] = two_runs(*controller, *grown, {.num_steps = 8});
+  expect_close(after, before, {.rtol = 1e-3, .atol = 1e-4});
+  const auto back = with_options(*with_random_weights(attending()), R"({"attention": false})");
+  ASSERT_EQ(back->weights().size(), 1u);
+  EXPECT_GT(back->weights()[0].second.abs().max().item<double>(), 0.0);
+}
+
 TEST(StepAttention, EveryPartCountsAndCanBeLeftOut) {
   const auto rule = with_random_weights(attending(), 8);
   const std::vector<at::Tensor> whole = two_runs(*rule, *rule, {}).second;

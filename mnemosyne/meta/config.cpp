@@ -76,7 +76,8 @@ void bind(Fields& visit, MetaConfig& c) {
   visit("finished_options", c.finished_options,
         "options of the finished rule where they differ from those it is trained with, a JSON "
         "object");
-  visit("initial_weights", c.initial_weights, "weights file to start from; empty: fresh weights");
+  visit("initial_weights", c.initial_weights,
+        "weights file to start from, with rule_options in place of its own; empty: fresh weights");
   visit("families", c.families, "task families to train on");
   visit("family_weights", c.family_weights, "how often each is drawn; empty: all alike");
   visit("validation_families", c.validation_families, "task families that choose the weights");
@@ -105,7 +106,8 @@ void bind(Fields& visit, MetaConfig& c) {
   visit("num_tasks", c.num_tasks, "training runs per outer step");
   visit("num_pairs", c.num_pairs, "antithetic pairs of perturbed rules per task");
   visit("sigma", c.sigma, "standard deviation of a weight's perturbation");
-  visit("sigma_scales", c.sigma_scales, "NAME=FACTOR: times sigma for weights called so");
+  visit("sigma_scales", c.sigma_scales,
+        "NAME=FACTOR: times sigma for weights called so; with 0 they stay as they are");
   visit("shaping", c.shaping, "of the fitness within a task: none, spread or rank");
   visit("final_weight", c.final_weight, "weight of the end of a run against its mean");
   visit("final_fraction", c.final_fraction, "the fraction of a run that is its end");
@@ -192,6 +194,7 @@ std::vector<NamedNumber> parse_estimators(const MetaConfig& config) {
   for (const std::string& text : config.estimators) {
     const NamedNumber entry = parse_named_number(text, "estimators", 1.0);
     one_of("estimators", entry.name, {"evolution", "pes", "truncated"});
+    require_positive(entry.number, "estimators");
     result.push_back(entry);
   }
   return result;

@@ -66,7 +66,7 @@ std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config) {
     throw InputError("[initial_weights] expected weights of \"" + config.rule + "\" in " + file +
                      ", got \"" + rule->name() + "\"");
   }
-  return rule;
+  return optim::with_options(*rule, config.rule_options, "rule_options");
 }
 
 std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,

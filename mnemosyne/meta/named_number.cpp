@@ -15,11 +15,11 @@ NamedNumber parse_named_number(const std::string& text, const std::string& optio
     const char* begin = text.c_str() + equals + 1;
     char* end = nullptr;
     const double number = std::strtod(begin, &end);
-    if (*end == '\0' && std::isfinite(number) && number > 0)
+    if (*end == '\0' && std::isfinite(number) && number >= 0)
       return {text.substr(0, equals), number};
   }
-  throw InputError("[" + option + "] expected NAME=NUMBER with a positive number, got \"" + text +
-                   "\"");
+  throw InputError("[" + option + "] expected NAME=NUMBER with 0 or a positive number, got \"" +
+                   text + "\"");
 }
 
 }  // namespace mnemosyne::meta

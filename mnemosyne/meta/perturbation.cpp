@@ -1,5 +1,6 @@
 #include "mnemosyne/meta/perturbation.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
@@ -58,7 +59,8 @@ at::Tensor antithetic_gradient(const std::vector<double>& fitness, const at::Ten
         fitness[static_cast<size_t>(2 * k)] - fitness[static_cast<size_t>(2 * k + 1)];
     coefficients.push_back(difference / (2 * sigma * static_cast<double>(pairs)));
   }
-  return at::tensor(coefficients, noise.options()).unsqueeze(1).mul(noise).sum(0).div(scale);
+  const at::Tensor sum = at::tensor(coefficients, noise.options()).unsqueeze(1).mul(noise).sum(0);
+  return sum.div(scale).masked_fill(scale == 0, 0.0);  // what is not perturbed is not learned
 }
 
 }  // namespace mnemosyne::meta

@@ -27,8 +27,7 @@ struct PerturbationOptions {
 };
 
 /// Factors [N] over `flatten(weights)` from "NAME=FACTOR" entries; the last one that fits a tensor
-/// counts. InputError for another form, a factor that is not positive, or a NAME that fits no
-/// tensor.
+/// counts. InputError for another form, a negative factor, or a NAME that fits no tensor.
 at::Tensor perturbation_scale(const NamedTensors& weights, const std::vector<std::string>& scales);
 
 /// Standard normal draws [K, N] of the weights' dtype, the same for the same seed.

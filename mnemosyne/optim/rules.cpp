@@ -1,5 +1,6 @@
 #include "mnemosyne/optim/rules.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "mnemosyne/core/error.h"
@@ -54,8 +55,14 @@ std::shared_ptr<UpdateRule> with_options(const UpdateRule& rule, const std::stri
   auto options = nlohmann::json::parse(rule.options_json());
   options.update(changed);
   const std::shared_ptr<UpdateRule> result = make_rule(rule.name(), options.dump());
-  const NamedTensors weights = rule.weights();
-  return weights.empty() ? result : result->with_weights(weights);
+  NamedTensors weights = result->weights();
+  if (weights.empty()) return result;
+  const NamedTensors own = rule.weights();
+  for (auto& [name, weight] : weights) {
+    const auto known = std::ranges::find(own, name, &NamedTensors::value_type::first);
+    if (known != own.end()) weight = known->second;
+  }
+  return result->with_weights(weights);
 }
 
 }  // namespace mnemosyne::optim

@@ -22,7 +22,9 @@ std::shared_ptr<UpdateRule> make_rule(const std::string& name,
 /// All names that `make_rule` knows, sorted.
 std::vector<std::string> rule_names();
 
-/// `rule` with its weights and with the options of a JSON object in place of its own.
+/// `rule` with the options of a JSON object in place of its own, and with its weights: those that
+/// the options ask for beside them start as `make_rule` starts them, those of what they switch off
+/// are left behind.
 ///
 ///     auto base = optim::with_options(*optim::default_rule("mnemosyne"), R"({"learned": false})");
 ///

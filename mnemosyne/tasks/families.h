@@ -8,8 +8,9 @@
 
 namespace mnemosyne::tasks {
 
-/// The distributions that weights are meta-trained on: quadratic, mlp, conv, vit, lm, autoencoder.
-/// Tiny networks on the embedded digits and on synthetic text, so that no data folder is needed and
+/// The distributions that weights are meta-trained on: quadratic, mlp, conv, vit, lm, autoencoder,
+/// function, residual_mlp, resnet, signals, tied_lm, table. Tiny networks on the embedded digits
+/// and on synthetic images, signals, text and functions, so that no data folder is needed and
 /// sixteen members step in a few milliseconds.
 std::vector<std::shared_ptr<const TaskFamily>> meta_training_families();
 

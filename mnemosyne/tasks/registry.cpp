@@ -17,6 +17,7 @@
 #include "mnemosyne/tasks/stacked/transformer_lm.h"
 #include "mnemosyne/tasks/stacked/vit.h"
 #include "mnemosyne/tasks/task_entry.h"
+#include "mnemosyne/tasks/unseen_tasks.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -163,8 +164,8 @@ std::vector<TaskEntry> language_tasks() {
 const std::vector<TaskEntry>& entries() {
   static const std::vector<TaskEntry> list = [] {
     std::vector<TaskEntry> all;
-    for (const auto& part :
-         {digit_tasks(), image_tasks(), own_image_tasks(), language_tasks(), flt_tasks()}) {
+    for (const auto& part : {digit_tasks(), image_tasks(), own_image_tasks(), language_tasks(),
+                             unseen_tasks(), flt_tasks()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

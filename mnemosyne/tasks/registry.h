@@ -33,12 +33,12 @@ std::vector<TaskInfo> task_list();
 TaskInfo task_info(const std::string& name);
 
 /// The task called `name`, with its data from `data`. That is a folder with the published sets in
-/// folders mnist, fashion_mnist, cifar10, tinyshakespeare, wikitext2, qm7_xyz and rmd17_aspirin
-/// with the files as they are published (datasets.h); for tasks on texts it may be a text file, and
-/// for those on any images it is the folder with them. A suffix ":KIND-POSITION" chooses the
-/// attention of the tasks
-/// that have one to choose, as in nn::AttentionOptions, for comparing them. InputError for an
-/// unknown name or suffix, missing data, or data that are not what they should be.
+/// folders mnist, fashion_mnist, cifar10, tinyshakespeare, wikitext2, trec, esol, qm7_xyz and
+/// rmd17_aspirin with the files as they are published (datasets.h); for tasks on texts it may be a
+/// text file, and for those on any images it is the folder with them. A suffix ":KIND-POSITION"
+/// chooses the attention of the tasks that have one to choose, as in nn::AttentionOptions, for
+/// comparing them. InputError for an unknown name or suffix, missing data, or data that are not
+/// what they should be.
 ///
 ///     auto task = tasks::make_task("vit_digits", "");
 ///     auto baseline = tasks::make_task("flt_char_lm:softmax-rope", "data");

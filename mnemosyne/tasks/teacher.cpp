@@ -2,11 +2,13 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
 
 #include <utility>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
+#include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
 
 namespace mnemosyne::tasks {
@@ -14,7 +16,7 @@ namespace {
 
 constexpr double kTeacherGain = 3.0;  // enough for the teacher's units to be well in their bends
 constexpr int64_t kCalibration = 2048, kValidation = 256;
-constexpr int64_t kCalibrationStep = -1, kValidationStep = -2;
+constexpr int64_t kCalibrationStep = -1, kValidationStep = -2, kTableStep = -3;
 
 /// The teacher with its weights, and the statistics of its outputs [C].
 struct Teacher {
@@ -83,6 +85,23 @@ class TeacherStream : public BatchStream {
   uint64_t seed_;
 };
 
+/// Rows of one table.
+class TableStream : public BatchStream {
+ public:
+  TableStream(std::shared_ptr<const TeacherData> data, const TeacherOptions& options, uint64_t seed)
+      : table_(data->batch(options.table_size, options.seed, kTableStep, options.target_noise)),
+        epochs_(options.table_size, options.batch_size, mix_seeds(options.seed, seed)) {}
+
+  Batch at(int64_t step) override {
+    const at::Tensor rows = at::tensor(epochs_.at(step), at::kLong);
+    return {table_[0].index_select(0, rows), table_[1].index_select(0, rows)};
+  }
+
+ private:
+  Batch table_;
+  Epochs epochs_;
+};
+
 class TeacherTask : public ModelTask {
  public:
   TeacherTask(std::string name, const TeacherOptions& options)
@@ -91,6 +110,7 @@ class TeacherTask : public ModelTask {
         data_(std::make_shared<const TeacherData>(options)) {}
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
+    if (options_.table_size > 0) return std::make_unique<TableStream>(data_, options_, seed);
     return std::make_unique<TeacherStream>(data_, options_, seed);
   }
 

@@ -15,6 +15,8 @@
 #include "mnemosyne/tasks/data/idx_folder.h"
 #include "mnemosyne/tasks/data/image_folder.h"
 #include "mnemosyne/tasks/data/molecule_files.h"
+#include "mnemosyne/tasks/data/questions.h"
+#include "mnemosyne/tasks/data/solubility.h"
 
 namespace mnemosyne::tasks {
 namespace {
@@ -135,6 +137,19 @@ std::shared_ptr<const MoleculeData> load_qm7(const std::string& folder,
 std::shared_ptr<const MoleculeData> load_rmd17(const std::string& folder,
                                                const std::vector<int64_t>& elements) {
   return cached_molecules("rmd17", folder, elements, read_rmd17);
+}
+
+std::shared_ptr<const RowData> load_questions(const std::string& folder) {
+  return cached<RowData>("questions " + folder, [&] {
+    return read_questions(with_suffix(folder + "/train_5500.label"),
+                          with_suffix(folder + "/TREC_10.label"));
+  });
+}
+
+std::shared_ptr<const RowData> load_solubility(const std::string& folder) {
+  return cached<RowData>("solubility " + folder, [&] {
+    return read_solubility(with_suffix(folder + "/delaney-processed.csv"));
+  });
 }
 
 }  // namespace mnemosyne::tasks

@@ -7,6 +7,7 @@
 
 #include "mnemosyne/tasks/data/image_data.h"
 #include "mnemosyne/tasks/data/molecule_data.h"
+#include "mnemosyne/tasks/data/row_data.h"
 #include "mnemosyne/tasks/data/text_data.h"
 #include "mnemosyne/tasks/data/word_data.h"
 
@@ -43,5 +44,11 @@ std::shared_ptr<const MoleculeData> load_qm7(const std::string& folder,
                                              const std::vector<int64_t>& elements);
 std::shared_ptr<const MoleculeData> load_rmd17(const std::string& folder,
                                                const std::vector<int64_t>& elements);
+
+/// train_5500.label and TREC_10.label of a folder (questions.h).
+std::shared_ptr<const RowData> load_questions(const std::string& folder);
+
+/// delaney-processed.csv of a folder (solubility.h).
+std::shared_ptr<const RowData> load_solubility(const std::string& folder);
 
 }  // namespace mnemosyne::tasks

@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/baddbmm.h>
+#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
@@ -18,6 +19,16 @@
 #include "mnemosyne/ops/short_attention/short_attention.h"
 
 namespace mnemosyne::tasks {
+namespace {
+
+/// x [B,M] or [B,M,H,W] by the statistics of its M columns, each with a weight and a bias.
+at::Tensor batch_norm(const at::Tensor& x, const Affine& layer) {
+  return at::batch_norm(x, layer.weight.reshape({-1}), layer.bias.reshape({-1}), {}, {},
+                        /*training=*/true, /*momentum=*/0.0, /*eps=*/1e-5,
+                        /*cudnn_enabled=*/true);
+}
+
+}  // namespace
 
 at::Tensor stacked_linear(const at::Tensor& x, const Affine& layer) {
   const auto& [weight, bias] = layer;
@@ -42,6 +53,16 @@ at::Tensor stacked_layer_norm(const at::Tensor& x, const Affine& layer) {
                      layer.weight.unsqueeze(1));
 }
 
+at::Tensor stacked_batch_norm(const at::Tensor& x, const Affine& layer) {
+  const int64_t members = x.size(0), rows = x.size(1);
+  const at::Tensor columns = x.transpose(0, 1).reshape({rows, -1});
+  return batch_norm(columns, layer).view({rows, members, -1}).transpose(0, 1);
+}
+
+at::Tensor stacked_batch_norm2d(const at::Tensor& x, const Affine& layer) {
+  return batch_norm(x, layer);
+}
+
 at::Tensor stacked_embedding(const at::Tensor& indices, const at::Tensor& table) {
   const int64_t members = table.size(0), rows = table.size(1);
   at::Tensor positions = indices.unsqueeze(0);
@@ -56,7 +77,8 @@ at::Tensor stacked_conv2d(const at::Tensor& x, bool shared, const Affine& layer,
   const at::Tensor& weight = layer.weight;
   const int64_t members = weight.size(0), kernel = weight.size(3);
   return at::convolution(x, weight.reshape({-1, weight.size(2), kernel, kernel}),
-                         layer.bias.reshape({-1}), {stride, stride}, {padding, padding}, {1, 1},
+                         layer.bias.defined() ? layer.bias.reshape({-1}) : at::Tensor(),
+                         {stride, stride}, {padding, padding}, {1, 1},
                          /*transposed=*/false, {0, 0}, shared ? 1 : members);
 }
 
@@ -93,6 +115,18 @@ at::Tensor stacked_squared_error(const at::Tensor& predictions, const at::Tensor
 
 at::Tensor stacked_accuracy(const at::Tensor& logits, const at::Tensor& targets) {
   return logits.argmax(-1).eq(targets).to(at::kFloat).mean(1);
+}
+
+at::Tensor normalize(const at::Tensor& x, Norm norm, const Affine& layer) {
+  switch (norm) {
+    case Norm::kNone:
+      return x;
+    case Norm::kLayer:
+      return stacked_layer_norm(x, layer);
+    case Norm::kBatch:
+      return stacked_batch_norm(x, layer);
+  }
+  TORCH_CHECK(false, "[normalize] expected a known norm");
 }
 
 at::Tensor activate(const at::Tensor& x, Activation activation) {

@@ -20,11 +20,19 @@ at::Tensor stacked_linear(const at::Tensor& x, const Affine& layer);
 /// Layer norm over F with every member's own weight and bias [P,F]: x [P,N,F], epsilon 1e-5.
 at::Tensor stacked_layer_norm(const at::Tensor& x, const Affine& layer);
 
+/// Batch norm over the N rows with every member's own weight and bias [P,F]: x [P,N,F], epsilon
+/// 1e-5. Mean and variance are those of the rows at hand, in training and in validation: no member
+/// keeps running averages.
+at::Tensor stacked_batch_norm(const at::Tensor& x, const Affine& layer);
+
+/// The same over B, H and W of what `stacked_conv2d` gives: x [B,P*C,H,W], weight and bias [P,C].
+at::Tensor stacked_batch_norm2d(const at::Tensor& x, const Affine& layer);
+
 /// Rows of every member's table [P,V,F] for the shared integers `indices` [N]: [P,N,F].
 at::Tensor stacked_embedding(const at::Tensor& indices, const at::Tensor& table);
 
 /// Convolution with the members side by side in the channels: x [B,P*C,H,W], or [B,C,H,W] when the
-/// members share it, weight [P,O,C,k,k], bias [P,O]. Returns [B,P*O,H',W'].
+/// members share it, weight [P,O,C,k,k], bias [P,O] or undefined. Returns [B,P*O,H',W'].
 at::Tensor stacked_conv2d(const at::Tensor& x, bool shared, const Affine& layer, int64_t stride,
                           int64_t padding);
 
@@ -49,6 +57,11 @@ at::Tensor stacked_squared_error(const at::Tensor& predictions, const at::Tensor
 at::Tensor stacked_accuracy(const at::Tensor& logits, const at::Tensor& targets);
 
 enum class Activation { kRelu, kTanh, kGelu, kSigmoid, kSine };
+
+enum class Norm { kNone, kLayer, kBatch };
+
+/// x [P,N,F] itself, or its layer or batch norm.
+at::Tensor normalize(const at::Tensor& x, Norm norm, const Affine& layer);
 
 at::Tensor activate(const at::Tensor& x, Activation activation);
 

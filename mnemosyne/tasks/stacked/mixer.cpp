@@ -17,14 +17,14 @@ ParamList declare(const MixerOptions& options) {
                 options.width);
   for (int64_t layer = 0; layer < options.layers; ++layer) {
     const std::string block = "blocks." + std::to_string(layer) + ".";
-    params.layer_norm(block + "norm1", options.width);
+    params.norm(block + "norm1", options.width);
     params.linear(block + "token_mlp.fc1", num_patches(options), options.token_hidden);
     params.linear(block + "token_mlp.fc2", options.token_hidden, num_patches(options));
-    params.layer_norm(block + "norm2", options.width);
+    params.norm(block + "norm2", options.width);
     params.linear(block + "channel_mlp.fc1", options.width, options.channel_hidden);
     params.linear(block + "channel_mlp.fc2", options.channel_hidden, options.width);
   }
-  params.layer_norm("norm", options.width);
+  params.norm("norm", options.width);
   params.linear("head", options.width, options.num_classes);
   return params;
 }

@@ -10,7 +10,11 @@ namespace {
 ParamList declare(const MlpOptions& options) {
   ParamList params;
   for (size_t i = 0; i + 1 < options.sizes.size(); ++i) {
+    const bool hidden = i + 2 < options.sizes.size();
     params.linear("layers." + std::to_string(i), options.sizes[i], options.sizes[i + 1]);
+    if (hidden && options.norm != Norm::kNone) {
+      params.norm("norms." + std::to_string(i), options.sizes[i + 1]);
+    }
   }
   return params;
 }
@@ -21,11 +25,15 @@ class Mlp : public StackedModel {
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     ParamCursor cursor(params);
-    at::Tensor x = stacked_linear(inputs.flatten(1), cursor.affine());
-    for (size_t i = 2; i < options_.sizes.size(); ++i) {
-      x = stacked_linear(activate(x, options_.activation), cursor.affine());
+    at::Tensor x = inputs.flatten(1);
+    for (size_t i = 1; i + 1 < options_.sizes.size(); ++i) {
+      at::Tensor y = stacked_linear(x, cursor.affine());
+      if (options_.norm != Norm::kNone) y = normalize(y, options_.norm, cursor.affine());
+      y = activate(y, options_.activation);
+      const bool adds = options_.residual && options_.sizes[i] == options_.sizes[i - 1];
+      x = adds ? y.add(x) : y;
     }
-    return x;
+    return stacked_linear(x, cursor.affine());
   }
 
  private:

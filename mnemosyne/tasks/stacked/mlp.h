@@ -12,6 +12,8 @@ struct MlpOptions {
   /// Features of the input, of every hidden layer, and of the output; at least two.
   std::vector<int64_t> sizes = {64, 32, 10};
   Activation activation = Activation::kRelu;
+  Norm norm = Norm::kNone;  ///< "norms.0", ..., of what every hidden layer gives its activation.
+  bool residual = false;    ///< Hidden layers as wide as the one before add to it.
 };
 
 /// Linear layers "layers.0", "layers.1", ... with an activation between them. Inputs of any shape

@@ -9,25 +9,33 @@
 #include "mnemosyne/core/random.h"
 
 namespace mnemosyne::tasks {
+namespace {
+
+Init uniform_within(int64_t fan_in) {
+  return {Init::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(fan_in))};
+}
+
+}  // namespace
 
 void ParamList::add(std::string name, std::vector<int64_t> shape, Init init) {
   entries_.push_back({std::move(name), std::move(shape), init});
 }
 
 void ParamList::linear(const std::string& name, int64_t in, int64_t out) {
-  const Init init{Init::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(in))};
-  add(name + ".weight", {out, in}, init);
-  add(name + ".bias", {out}, init);
+  add(name + ".weight", {out, in}, uniform_within(in));
+  add(name + ".bias", {out}, uniform_within(in));
+}
+
+void ParamList::conv2d_weight(const std::string& name, int64_t in, int64_t out, int64_t kernel) {
+  add(name + ".weight", {out, in, kernel, kernel}, uniform_within(in * kernel * kernel));
 }
 
 void ParamList::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel) {
-  const auto fan_in = static_cast<double>(in * kernel * kernel);
-  const Init init{Init::Kind::kUniform, 1.0 / std::sqrt(fan_in)};
-  add(name + ".weight", {out, in, kernel, kernel}, init);
-  add(name + ".bias", {out}, init);
+  conv2d_weight(name, in, out, kernel);
+  add(name + ".bias", {out}, uniform_within(in * kernel * kernel));
 }
 
-void ParamList::layer_norm(const std::string& name, int64_t features) {
+void ParamList::norm(const std::string& name, int64_t features) {
   add(name + ".weight", {features}, {Init::Kind::kConstant, 1.0});
   add(name + ".bias", {features}, {Init::Kind::kConstant, 0.0});
 }

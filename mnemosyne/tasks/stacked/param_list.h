@@ -34,8 +34,11 @@ class ParamList {
   /// weight [out,in,kernel,kernel] and bias [out], uniform within 1 / sqrt(in * kernel^2).
   void conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel);
 
-  /// weight [features] of ones and bias [features] of zeros.
-  void layer_norm(const std::string& name, int64_t features);
+  /// weight [out,in,kernel,kernel] alone.
+  void conv2d_weight(const std::string& name, int64_t in, int64_t out, int64_t kernel);
+
+  /// weight [features] of ones and bias [features] of zeros, of a layer or batch norm.
+  void norm(const std::string& name, int64_t features);
 
   /// weight [count,features], normal with standard deviation `scale`.
   void embedding(const std::string& name, int64_t count, int64_t features, double scale);

@@ -32,7 +32,7 @@ void declare_blocks(ParamList& params, const TransformerOptions& options) {
   const int64_t width = options.width;
   for (int64_t layer = 0; layer < options.layers; ++layer) {
     const std::string block = "blocks." + std::to_string(layer) + ".";
-    params.layer_norm(block + "norm1", width);
+    params.norm(block + "norm1", width);
     if (options.joint_projection) {
       params.linear(block + "attention.in_proj", width, 3 * width);
     } else {
@@ -41,7 +41,7 @@ void declare_blocks(ParamList& params, const TransformerOptions& options) {
       }
     }
     params.linear(block + "attention.out_proj", width, width);
-    params.layer_norm(block + "norm2", width);
+    params.norm(block + "norm2", width);
     params.linear(block + "mlp.fc1", width, hidden_size(options));
     params.linear(block + "mlp.fc2", hidden_size(options), width);
   }

@@ -13,8 +13,8 @@ ParamList declare(const TransformerLmOptions& options) {
   params.embedding("token_embedding", options.vocabulary, width, kEmbeddingScale);
   params.embedding("position_embedding", options.context, width, kEmbeddingScale);
   declare_blocks(params, options.transformer);
-  params.layer_norm("norm", width);
-  params.linear("head", width, options.vocabulary);
+  params.norm("norm", width);
+  if (!options.tied) params.linear("head", width, options.vocabulary);
   return params;
 }
 
@@ -26,12 +26,13 @@ class TransformerLm : public StackedModel {
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), length = inputs.size(1);
     ParamCursor cursor(params);
-    at::Tensor x = stacked_embedding(inputs.flatten(), cursor.next());
+    const at::Tensor& tokens = cursor.next();
+    at::Tensor x = stacked_embedding(inputs.flatten(), tokens);
     const at::Tensor position = cursor.next().narrow(1, 0, length);
     x = x.unflatten(1, {batch, length}).add(position.unsqueeze(1)).flatten(1, 2);
     x = forward_blocks(x, length, cursor, options_.transformer);
     x = stacked_layer_norm(x, cursor.affine());
-    return stacked_linear(x, cursor.affine());
+    return options_.tied ? x.matmul(tokens.transpose(1, 2)) : stacked_linear(x, cursor.affine());
   }
 
  private:

@@ -17,7 +17,7 @@ ParamList declare(const VitOptions& options) {
                 width);
   params.add("position_embedding", {num_patches(options), width}, {Init::Kind::kNormal, 0.02});
   declare_blocks(params, options.transformer);
-  params.layer_norm("norm", width);
+  params.norm("norm", width);
   params.linear("head", width, options.num_classes);
   return params;
 }
