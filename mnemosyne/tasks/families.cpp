@@ -4,9 +4,7 @@
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/random.h"
-#include "mnemosyne/tasks/function_families.h"
-#include "mnemosyne/tasks/image_families.h"
-#include "mnemosyne/tasks/text_families.h"
+#include "mnemosyne/tasks/family_draws.h"
 
 namespace mnemosyne::tasks {
 namespace {

@@ -1,9 +1,7 @@
-#include "mnemosyne/tasks/function_families.h"
-
 #include <utility>
 #include <vector>
 
-#include "mnemosyne/tasks/draws.h"
+#include "mnemosyne/tasks/family_draws.h"
 #include "mnemosyne/tasks/quadratic.h"
 #include "mnemosyne/tasks/teacher.h"
 
@@ -25,15 +23,13 @@ TaskPtr sample_function(std::string name, Random& random) {
   const bool classify = out > 1 && random.chance(0.4);
   TeacherOptions options{.teacher = {.sizes = {in, random.choose({32, 64, 128}), out},
                                      .activation = Activation::kSine},
-                         .student = {.sizes = {in}, .activation = draw_activation(random)},
+                         .student = {.activation = draw_activation(random)},
                          .classify = classify,
                          .target_noise = random.chance(0.7) ? random.uniform(0.05, 1.0) : 0.0,
                          .batch_size = random.choose({16, 32, 64, 128}),
                          .seed = mix_seeds(random.bits(), 0x66756e)};
-  std::vector<int64_t>& sizes = options.student.sizes;
   const auto width = static_cast<int64_t>(random.log_uniform(16, 193));
-  sizes.insert(sizes.end(), random.between(1, 5), width);
-  sizes.push_back(out);
+  options.student.sizes = layer_sizes(in, random.between(1, 5), width, out);
   return make_teacher(std::move(name), options);
 }
 
@@ -43,8 +39,7 @@ TaskPtr sample_table(std::string name, Random& random) {
   const int64_t in = random.between(4, 48), out = random.between(1, 10);
   TeacherOptions options{
       .teacher = {.sizes = {in, random.choose({16, 32, 64}), out}, .activation = Activation::kTanh},
-      .student = {.sizes = {in},
-                  .activation = draw_activation(random),
+      .student = {.activation = draw_activation(random),
                   .norm = draw_norm(random),
                   .residual = random.chance(0.3)},
       .classify = out > 1 && random.chance(0.5),
@@ -52,10 +47,8 @@ TaskPtr sample_table(std::string name, Random& random) {
       .batch_size = random.choose({16, 32, 64}),
       .table_size = static_cast<int64_t>(random.log_uniform(100, 4000)),
       .seed = mix_seeds(random.bits(), 0x746162)};
-  std::vector<int64_t>& sizes = options.student.sizes;
   const auto width = static_cast<int64_t>(random.log_uniform(16, 193));
-  sizes.insert(sizes.end(), random.between(1, 4), width);
-  sizes.push_back(out);
+  options.student.sizes = layer_sizes(in, random.between(1, 4), width, out);
   return make_teacher(std::move(name), options);
 }
 
@@ -63,14 +56,13 @@ TaskPtr sample_teacher(std::string name, Random& random) {
   const int64_t in = random.between(4, 32), out = random.between(2, 10);
   TeacherOptions options{
       .teacher = {.sizes = {in, random.between(8, 64), out}, .activation = Activation::kTanh},
-      .student = {.sizes = {in}, .activation = draw_activation(random)},
+      .student = {.activation = draw_activation(random)},
       .classify = random.chance(0.5),
       .target_noise = random.chance(0.5) ? random.uniform(0.05, 0.5) : 0.0,
       .batch_size = random.choose({16, 32, 64}),
       .seed = random.bits()};
-  std::vector<int64_t>& sizes = options.student.sizes;
-  sizes.insert(sizes.end(), random.between(1, 3), random.choose({16, 64, 256}));
-  sizes.push_back(out);
+  const int64_t width = random.choose({16, 64, 256});
+  options.student.sizes = layer_sizes(in, random.between(1, 3), width, out);
   return make_teacher(std::move(name), options);
 }
 

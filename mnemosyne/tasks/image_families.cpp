@@ -1,11 +1,9 @@
-#include "mnemosyne/tasks/image_families.h"
-
 #include <utility>
 #include <vector>
 
 #include "mnemosyne/tasks/data/digits.h"
 #include "mnemosyne/tasks/data/synthetic_images.h"
-#include "mnemosyne/tasks/draws.h"
+#include "mnemosyne/tasks/family_draws.h"
 #include "mnemosyne/tasks/image_tasks.h"
 #include "mnemosyne/tasks/stacked/conv_net.h"
 #include "mnemosyne/tasks/stacked/mixer.h"
@@ -37,13 +35,13 @@ ImageBatchOptions draw_image_batches(Random& random, int64_t smallest, int64_t l
 /// Images of a world of their own, each a draw of how many patterns and how much noise.
 std::shared_ptr<const ImageData> draw_images(Random& random, int64_t channels) {
   const int64_t side = random.choose({8, 12});
-  return std::make_shared<const ImageData>(
-      synthetic_images(random.bits(), {.channels = channels,
-                                       .height = side,
-                                       .width = side,
-                                       .patterns = random.between(1, 3),
-                                       .moves = random.uniform(0.0, 0.25),
-                                       .noise = random.uniform(0.1, 1.0)}));
+  const SyntheticImageOptions options{.channels = channels,
+                                      .height = side,
+                                      .width = side,
+                                      .patterns = random.between(1, 3),
+                                      .moves = random.uniform(0.0, 0.25),
+                                      .noise = random.uniform(0.1, 1.0)};
+  return std::make_shared<const ImageData>(synthetic_images(random.bits(), options));
 }
 
 }  // namespace
@@ -51,9 +49,8 @@ std::shared_ptr<const ImageData> draw_images(Random& random, int64_t channels) {
 TaskPtr sample_mlp(std::string name, Random& random) {
   const int64_t depth = random.between(1, 7);
   const auto width = static_cast<int64_t>(random.log_uniform(8, depth > 3 ? 97 : 257));
-  MlpOptions options{.sizes = {kPixels}, .activation = draw_activation(random)};
-  options.sizes.insert(options.sizes.end(), depth, width);
-  options.sizes.push_back(kClasses);
+  const MlpOptions options{.sizes = layer_sizes(kPixels, depth, width, kClasses),
+                           .activation = draw_activation(random)};
   return make_classification(std::move(name), make_mlp(options), digits(),
                              draw_image_batches(random, 8, 128));
 }
@@ -62,12 +59,10 @@ TaskPtr sample_mlp(std::string name, Random& random) {
 TaskPtr sample_residual_mlp(std::string name, Random& random) {
   const auto data = draw_images(random, 1);
   const auto width = static_cast<int64_t>(random.log_uniform(12, 129));
-  MlpOptions options{.sizes = {data->train.images[0].numel()},
-                     .activation = draw_activation(random),
+  MlpOptions options{.activation = draw_activation(random),
                      .norm = draw_norm(random),
                      .residual = random.chance(0.7)};
-  options.sizes.insert(options.sizes.end(), random.between(2, 8), width);
-  options.sizes.push_back(kClasses);
+  options.sizes = layer_sizes(data->train.images[0].numel(), random.between(2, 8), width, kClasses);
   return make_classification(std::move(name), make_mlp(options), data,
                              draw_image_batches(random, 8, 128));
 }
@@ -89,23 +84,24 @@ TaskPtr sample_resnet(std::string name, Random& random) {
       .blocks = random.between(1, 2),
       .activation = random.choose({Activation::kRelu, Activation::kGelu}),
       .batch_norm = random.chance(0.7)};
+  const ImageBatchOptions batches = draw_image_batches(random, 4, 16);
   return make_classification(std::move(name), make_resnet(options), draw_images(random, 3),
-                             draw_image_batches(random, 4, 16));
+                             batches);
 }
 
 TaskPtr sample_signals(std::string name, Random& random) {
   constexpr int64_t kLength = 64;
-  const auto data = std::make_shared<const ImageData>(
-      synthetic_images(random.bits(), {.channels = random.choose({1, 3}),
-                                       .height = 1,
-                                       .width = kLength,
-                                       .patterns = random.between(1, 3),
-                                       .moves = random.uniform(0.0, 0.5),
-                                       .noise = random.uniform(0.1, 1.0)}));
+  const SyntheticImageOptions signals{.channels = random.choose({1, 3}),
+                                      .height = 1,
+                                      .width = kLength,
+                                      .patterns = random.between(1, 3),
+                                      .moves = random.uniform(0.0, 0.5),
+                                      .noise = random.uniform(0.1, 1.0)};
+  const auto data = std::make_shared<const ImageData>(synthetic_images(random.bits(), signals));
   const int64_t width = random.choose({8, 16, 32});
   const ConvNetOptions options{.image_size = 1,
                                .image_width = kLength,
-                               .channels = data->train.images.size(1),
+                               .channels = signals.channels,
                                .widths = std::vector<int64_t>(random.between(1, 4), width),
                                .activation = draw_activation(random)};
   return make_classification(std::move(name), make_conv_net(options), data,

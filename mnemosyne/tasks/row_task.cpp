@@ -1,30 +1,12 @@
 #include "mnemosyne/tasks/row_task.h"
 
-#include <ATen/ops/tensor.h>
-
 #include <utility>
 
-#include "mnemosyne/tasks/data/epochs.h"
 #include "mnemosyne/tasks/model_task.h"
 #include "mnemosyne/tasks/stacked/layers.h"
 
 namespace mnemosyne::tasks {
 namespace {
-
-class RowStream : public BatchStream {
- public:
-  RowStream(std::shared_ptr<const RowData> data, int64_t batch_size, uint64_t seed)
-      : data_(std::move(data)), epochs_(data_->train.size(), batch_size, seed) {}
-
-  Batch at(int64_t step) override {
-    const at::Tensor rows = at::tensor(epochs_.at(step), at::kLong);
-    return {data_->train.inputs.index_select(0, rows), data_->train.targets.index_select(0, rows)};
-  }
-
- private:
-  std::shared_ptr<const RowData> data_;
-  Epochs epochs_;
-};
 
 class RowTask : public ModelTask {
  public:
@@ -35,7 +17,7 @@ class RowTask : public ModelTask {
         batch_size_(batch_size) {}
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
-    return std::make_unique<RowStream>(data_, batch_size_, seed);
+    return row_stream(data_->train, batch_size_, seed);
   }
 
   std::vector<Batch> validation_batches() const override {

@@ -8,11 +8,9 @@ namespace mnemosyne::tasks {
 /// Lists of test tasks with lengths, as "NAME@STEPS", that `mnemosyne compare --task` takes by
 /// their names. What is meta-trained on are families of tasks (families.h) and never one of these.
 ///
-///     validation   what weights are chosen by; looked at as often as one likes
-///     test         what shipped weights are judged by: looked at once per weights that are
-///     shipped,
-///                  and then noted in docs/results. Tasks that were used to choose something move
-///                  to `validation`, and others take their place.
+/// "validation" is what weights are chosen by, looked at as often as one likes. "test" is what
+/// judges weights that are shipped: looked at once per weights, and then noted in docs/results.
+/// What was used to choose something moves to "validation", and others take its place.
 const std::vector<std::string>& validation_suite();
 const std::vector<std::string>& test_suite();
 

@@ -2,13 +2,12 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
-#include <ATen/ops/tensor.h>
 
 #include <utility>
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
-#include "mnemosyne/tasks/data/epochs.h"
+#include "mnemosyne/tasks/data/row_data.h"
 #include "mnemosyne/tasks/model_task.h"
 
 namespace mnemosyne::tasks {
@@ -85,23 +84,6 @@ class TeacherStream : public BatchStream {
   uint64_t seed_;
 };
 
-/// Rows of one table.
-class TableStream : public BatchStream {
- public:
-  TableStream(std::shared_ptr<const TeacherData> data, const TeacherOptions& options, uint64_t seed)
-      : table_(data->batch(options.table_size, options.seed, kTableStep, options.target_noise)),
-        epochs_(options.table_size, options.batch_size, mix_seeds(options.seed, seed)) {}
-
-  Batch at(int64_t step) override {
-    const at::Tensor rows = at::tensor(epochs_.at(step), at::kLong);
-    return {table_[0].index_select(0, rows), table_[1].index_select(0, rows)};
-  }
-
- private:
-  Batch table_;
-  Epochs epochs_;
-};
-
 class TeacherTask : public ModelTask {
  public:
   TeacherTask(std::string name, const TeacherOptions& options)
@@ -110,7 +92,11 @@ class TeacherTask : public ModelTask {
         data_(std::make_shared<const TeacherData>(options)) {}
 
   std::unique_ptr<BatchStream> train_stream(uint64_t seed) const override {
-    if (options_.table_size > 0) return std::make_unique<TableStream>(data_, options_, seed);
+    if (options_.table_size > 0) {
+      const Batch table =
+          data_->batch(options_.table_size, options_.seed, kTableStep, options_.target_noise);
+      return row_stream({table[0], table[1]}, options_.batch_size, mix_seeds(options_.seed, seed));
+    }
     return std::make_unique<TeacherStream>(data_, options_, seed);
   }
 

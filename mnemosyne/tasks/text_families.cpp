@@ -1,8 +1,7 @@
-#include "mnemosyne/tasks/text_families.h"
-
 #include <utility>
 
 #include "mnemosyne/tasks/data/text_data.h"
+#include "mnemosyne/tasks/family_draws.h"
 #include "mnemosyne/tasks/language_task.h"
 #include "mnemosyne/tasks/stacked/gru_lm.h"
 #include "mnemosyne/tasks/stacked/transformer_lm.h"
@@ -19,9 +18,10 @@ TaskPtr sample_lm(std::string name, Random& random) {
                                                      .layers = random.between(1, 2),
                                                      .causal = true,
                                                      .joint_projection = random.chance(0.3)}};
+  const int64_t batch_size = random.choose({64, 128}) / context;
   return make_language_task(std::move(name), make_transformer_lm(options),
                             std::make_shared<const TextData>(synthetic_text(random.bits(), text)),
-                            {.context = context, .batch_size = random.choose({64, 128}) / context});
+                            {.context = context, .batch_size = batch_size});
 }
 
 /// A head that is the token embedding, and more characters than most languages have.

@@ -1,6 +1,7 @@
 #include "mnemosyne/tasks/unseen_tasks.h"
 
 #include <string>
+#include <utility>
 
 #include "mnemosyne/tasks/data/datasets.h"
 #include "mnemosyne/tasks/data/solubility.h"
@@ -28,8 +29,9 @@ TaskPtr predict_frequent_words(const TaskEntry& entry, const std::string& path) 
 }
 
 TaskPtr classify_questions(const TaskEntry& entry, const std::string& folder) {
-  return make_row_task(entry.info.name, entry.published_model(), load_questions(folder),
-                       entry.info.default_batch);
+  const auto data = load_questions(folder);
+  auto model = entry.model({.vocabulary = data->vocabulary, .num_classes = data->num_classes});
+  return make_row_task(entry.info.name, std::move(model), data, entry.info.default_batch);
 }
 
 TaskPtr predict_solubility(const TaskEntry& entry, const std::string& folder) {

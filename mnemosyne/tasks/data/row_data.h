@@ -3,7 +3,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string>
+#include <memory>
+
+#include "mnemosyne/tasks/task.h"
 
 namespace mnemosyne::tasks {
 
@@ -21,5 +23,8 @@ struct RowData {
   int64_t num_classes = 0;  ///< 0: numbers are to be predicted.
   int64_t vocabulary = 0;   ///< Of words; 0: rows are numbers.
 };
+
+/// Batches {inputs, targets} of which every epoch has each row once.
+std::unique_ptr<BatchStream> row_stream(RowSet rows, int64_t batch_size, uint64_t seed);
 
 }  // namespace mnemosyne::tasks

@@ -5,13 +5,10 @@
 namespace mnemosyne::tasks {
 namespace {
 
-constexpr double kEmbeddingScale = 0.02;
-
 ParamList declare(const TextEncoderOptions& options) {
   const int64_t width = options.transformer.width;
   ParamList params;
-  params.embedding("token_embedding", options.vocabulary, width, kEmbeddingScale);
-  params.embedding("position_embedding", options.length, width, kEmbeddingScale);
+  declare_embeddings(params, options.vocabulary, options.length, width);
   declare_blocks(params, options.transformer);
   params.norm("norm", width);
   params.linear("head", width, options.num_classes);
@@ -26,9 +23,8 @@ class TextEncoder : public StackedModel {
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
     const int64_t batch = inputs.size(0), length = inputs.size(1);
     ParamCursor cursor(params);
-    at::Tensor x = stacked_embedding(inputs.flatten(), cursor.next());
-    const at::Tensor position = cursor.next().narrow(1, 0, length);
-    x = x.unflatten(1, {batch, length}).add(position.unsqueeze(1)).flatten(1, 2);
+    const at::Tensor &tokens = cursor.next(), &positions = cursor.next();
+    at::Tensor x = embed_tokens(inputs, tokens, positions);
     x = forward_blocks(x, length, cursor, options_.transformer);
     x = stacked_layer_norm(x, cursor.affine());
     return stacked_linear(x.unflatten(1, {batch, length}).mean(2), cursor.affine());

@@ -7,6 +7,8 @@
 namespace mnemosyne::tasks {
 namespace {
 
+constexpr double kEmbeddingScale = 0.02;
+
 int64_t hidden_size(const TransformerOptions& options) {
   return options.hidden > 0 ? options.hidden : 2 * options.width;
 }
@@ -26,6 +28,19 @@ void TransformerOptions::validate() const {
     throw InputError("[transformer] expected a positive width divisible by the heads, got " +
                      std::to_string(width) + " and " + std::to_string(heads));
   }
+}
+
+void declare_embeddings(ParamList& params, int64_t vocabulary, int64_t length, int64_t width) {
+  params.embedding("token_embedding", vocabulary, width, kEmbeddingScale);
+  params.embedding("position_embedding", length, width, kEmbeddingScale);
+}
+
+at::Tensor embed_tokens(const at::Tensor& tokens, const at::Tensor& token_table,
+                        const at::Tensor& position_table) {
+  const int64_t batch = tokens.size(0), length = tokens.size(1);
+  const at::Tensor position = position_table.narrow(1, 0, length);
+  const at::Tensor x = stacked_embedding(tokens.flatten(), token_table);
+  return x.unflatten(1, {batch, length}).add(position.unsqueeze(1)).flatten(1, 2);
 }
 
 void declare_blocks(ParamList& params, const TransformerOptions& options) {

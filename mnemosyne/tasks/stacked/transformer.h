@@ -19,6 +19,13 @@ struct TransformerOptions {
   void validate() const;
 };
 
+/// Declares "token_embedding" and "position_embedding", for sequences of up to `length` tokens.
+void declare_embeddings(ParamList& params, int64_t vocabulary, int64_t length, int64_t width);
+
+/// Embedded tokens [B,T] int64, with their learned positions: [P,B*T,F].
+at::Tensor embed_tokens(const at::Tensor& tokens, const at::Tensor& token_table,
+                        const at::Tensor& position_table);
+
 /// Declares "blocks.0.norm1", "blocks.0.attention.query", ..., for every layer.
 void declare_blocks(ParamList& params, const TransformerOptions& options);
 

@@ -5,13 +5,10 @@
 namespace mnemosyne::tasks {
 namespace {
 
-constexpr double kEmbeddingScale = 0.02;
-
 ParamList declare(const TransformerLmOptions& options) {
   const int64_t width = options.transformer.width;
   ParamList params;
-  params.embedding("token_embedding", options.vocabulary, width, kEmbeddingScale);
-  params.embedding("position_embedding", options.context, width, kEmbeddingScale);
+  declare_embeddings(params, options.vocabulary, options.context, width);
   declare_blocks(params, options.transformer);
   params.norm("norm", width);
   if (!options.tied) params.linear("head", width, options.vocabulary);
@@ -24,13 +21,10 @@ class TransformerLm : public StackedModel {
       : StackedModel(declare(options)), options_(options) {}
 
   at::Tensor forward(at::TensorList params, const at::Tensor& inputs) const override {
-    const int64_t batch = inputs.size(0), length = inputs.size(1);
     ParamCursor cursor(params);
-    const at::Tensor& tokens = cursor.next();
-    at::Tensor x = stacked_embedding(inputs.flatten(), tokens);
-    const at::Tensor position = cursor.next().narrow(1, 0, length);
-    x = x.unflatten(1, {batch, length}).add(position.unsqueeze(1)).flatten(1, 2);
-    x = forward_blocks(x, length, cursor, options_.transformer);
+    const at::Tensor &tokens = cursor.next(), &positions = cursor.next();
+    at::Tensor x = embed_tokens(inputs, tokens, positions);
+    x = forward_blocks(x, inputs.size(1), cursor, options_.transformer);
     x = stacked_layer_norm(x, cursor.affine());
     return options_.tied ? x.matmul(tokens.transpose(1, 2)) : stacked_linear(x, cursor.affine());
   }
