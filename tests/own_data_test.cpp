@@ -344,10 +344,12 @@ TEST(OwnTasks, TakeATextFileWhateverItsAlphabet) {
     EXPECT_EQ(task->data_fingerprint(), placed->data_fingerprint());
     EXPECT_FALSE(task->data_fingerprint().empty());
   }
-  const auto words = make_task("flt_word_lm", file);
-  EXPECT_EQ(words->metadata().at("vocabulary"),
-            R"(["<unk>","<eos>","\u4e16\u754c","\u0001","\u00fcber"])");
-  EXPECT_TRUE(std::isfinite(some_loss(*words)));
+  for (const char* name : {"flt_word_lm", "tied_word_lm", "gru_word_lm"}) {
+    const auto words = make_task(name, file);
+    EXPECT_EQ(words->metadata().at("vocabulary"),
+              R"(["<unk>","<eos>","\u4e16\u754c","\u0001","\u00fcber"])");
+    EXPECT_TRUE(std::isfinite(some_loss(*words))) << name;
+  }
   EXPECT_MENTIONS(refusal([&] { make_task("char_lm", folder.write("short", "ab")); }), "short");
   const std::string some(1100, 'a');
   EXPECT_MENTIONS(refusal([&] { make_task("flt_char_lm", folder.write("some", some + "b")); }),
@@ -371,7 +373,8 @@ TEST(OwnTasks, SayWhatDataMayBe) {
     if (!info.own_data.empty()) own.insert(info.name);
   }
   EXPECT_EQ(own, (std::set<std::string>{"char_lm", "conv_images", "flt_char_lm", "flt_vit_images",
-                                        "flt_word_lm", "gru_lm", "mlp_images", "vit_images"}));
+                                        "flt_word_lm", "gru_lm", "gru_word_lm", "mlp_images",
+                                        "tied_word_lm", "vit_images"}));
 }
 
 // What was kept of runs on it before other texts could be taken is still theirs.

@@ -17,11 +17,14 @@ def metadata(folder):
         return reader.metadata()
 
 
+OF_WORDS = ["flt_word_lm", "tied_word_lm", "gru_word_lm"]
+
+
 def novel(words):
     return "".join(words[i * 7 % len(words)] + (" " if i % 9 else "\r\n") for i in range(900))
 
 
-@pytest.mark.parametrize("task", ["char_lm", "gru_lm", "flt_char_lm", "flt_word_lm"])
+@pytest.mark.parametrize("task", ["char_lm", "gru_lm", "flt_char_lm", *OF_WORDS])
 def test_a_text_file_is_trained_on(tmp_path, task):
     text = novel(["Fragen", "\u00fcber", "\u4e16\u754c", "\x07bell", "na\u00efve"])
     file = tmp_path / "my novel.txt"
@@ -29,7 +32,7 @@ def test_a_text_file_is_trained_on(tmp_path, task):
     result = run_json("train", "--task", task, *SHORT, "--data", file, "--out", tmp_path / "run")
     assert np.isfinite(result["validation_loss"])
     vocabulary = json.loads(metadata(tmp_path / "run")["vocabulary"])
-    if task == "flt_word_lm":
+    if task in OF_WORDS:
         assert set(vocabulary) == {"<unk>", "<eos>", *text.split()}
     else:
         assert vocabulary == sorted(set(text))
