@@ -26,7 +26,24 @@ HierarchicalEncoderOptions options_with(const std::string& position) {
   return options;
 }
 
-TensorTokens random_inputs(const std::vector<int64_t>& counts) {
+struct PlacedTensors {
+  at::Tensor tokens, positions, tensors;
+  std::vector<int64_t> counts{}, set_counts{};
+};
+
+EncoderPlan plan_of(const HierarchicalEncoder& encoder, const PlacedTensors& in) {
+  return encoder->plan({in.positions, in.counts, in.set_counts}, at::kCPU);
+}
+
+EncodedTensors encode(const HierarchicalEncoder& encoder, const PlacedTensors& in) {
+  return encoder->forward({in.tokens, in.tensors}, plan_of(encoder, in));
+}
+
+at::Tensor encode_and_spread(const HierarchicalEncoder& encoder, const PlacedTensors& in) {
+  return encoder->spread(encode(encoder, in), plan_of(encoder, in));
+}
+
+PlacedTensors random_inputs(const std::vector<int64_t>& counts) {
   at::manual_seed(17);
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   return {.tokens = at::randn({total, kTokenDim}),
@@ -41,7 +58,7 @@ HierarchicalEncoder double_encoder(const HierarchicalEncoderOptions& options) {
   return encoder;
 }
 
-TensorTokens in_double(TensorTokens in) {
+PlacedTensors in_double(PlacedTensors in) {
   in.tokens = in.tokens.to(at::kDouble);
   in.tensors = in.tensors.to(at::kDouble);
   return in;
@@ -60,55 +77,56 @@ class EveryPlacedEncoder : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(EveryPlacedEncoder, HasTheShapesOfItsDocs) {
   HierarchicalEncoder encoder(options_with(GetParam()));
-  const EncodedTensors out = encoder->forward(random_inputs(kCounts));
+  const EncodedTensors out = encode(encoder, random_inputs(kCounts));
   EXPECT_EQ(out.tokens.at(0).sizes(), at::IntArrayRef({23, 12}));
   // Chunks of 4: 2, 1, 0, 3, 1; of these chunks of 2: 1, 1, 0, 2, 1.
   EXPECT_EQ(out.tokens.at(1).sizes(), at::IntArrayRef({7, 12}));
   EXPECT_EQ(out.meta.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.tensors.sizes(), at::IntArrayRef({5, 12}));
   EXPECT_EQ(out.sets.sizes(), at::IntArrayRef({1, 12}));
-  EXPECT_EQ(encoder->spread(out).sizes(), at::IntArrayRef({23, 12}));
+  EXPECT_EQ(encode_and_spread(encoder, random_inputs(kCounts)).sizes(), at::IntArrayRef({23, 12}));
 }
 
 TEST_P(EveryPlacedEncoder, PermutesWithItsTensors) {
   const HierarchicalEncoder encoder = double_encoder(options_with(GetParam()));
-  const TensorTokens in = in_double(random_inputs(kCounts));
+  const PlacedTensors in = in_double(random_inputs(kCounts));
   const std::vector<size_t> order{3, 0, 4, 2, 1};
-  TensorTokens other = in;
+  PlacedTensors other = in;
   other.counts.clear();
   for (const size_t i : order) other.counts.push_back(kCounts[i]);
   other.tokens = reordered(in.tokens, kCounts, order);
   other.positions = reordered(in.positions, kCounts, order);
   other.tensors = reordered(in.tensors, std::vector<int64_t>(5, 1), order);
-  const EncodedTensors a = encoder->forward(in), b = encoder->forward(other);
+  const EncodedTensors a = encode(encoder, in), b = encode(encoder, other);
   EXPECT_TRUE(close(b.sets, a.sets, {.rtol = 1e-10, .atol = 1e-12}));
-  EXPECT_TRUE(close(encoder->spread(b), reordered(encoder->spread(a), kCounts, order),
+  EXPECT_TRUE(close(encode_and_spread(encoder, other),
+                    reordered(encode_and_spread(encoder, in), kCounts, order),
                     {.rtol = 1e-10, .atol = 1e-12}));
 }
 
 TEST_P(EveryPlacedEncoder, KeepsChunksAndTensorsApartBelow) {
   // What a chunk's tokens are does not depend on other chunks, whatever padding they bring.
   const HierarchicalEncoder encoder = double_encoder(options_with(GetParam()));
-  const TensorTokens in = in_double(random_inputs(kCounts));
-  TensorTokens alone = in;
+  const PlacedTensors in = in_double(random_inputs(kCounts));
+  PlacedTensors alone = in;
   alone.tokens = in.tokens.narrow(0, 8, 3);  // of the tensor of 12, its first chunk but one
   alone.positions = in.positions.narrow(0, 8, 3);
   alone.tensors = in.tensors.narrow(0, 3, 1);
   alone.counts = {3};
-  TensorTokens short_tensor = in;
+  PlacedTensors short_tensor = in;
   short_tensor.counts = {7, 1, 0, 3, 12};  // the same tokens, cut elsewhere
-  const EncodedTensors a = encoder->forward(alone), b = encoder->forward(short_tensor);
+  const EncodedTensors a = encode(encoder, alone), b = encode(encoder, short_tensor);
   EXPECT_TRUE(close(b.tokens[0].narrow(0, 8, 3), a.tokens[0], {.rtol = 1e-10, .atol = 1e-12}));
 }
 
 TEST_P(EveryPlacedEncoder, SetsAreIndependent) {
   const HierarchicalEncoder encoder = double_encoder(options_with(GetParam()));
-  TensorTokens both = in_double(random_inputs(kCounts));
+  PlacedTensors both = in_double(random_inputs(kCounts));
   both.set_counts = {2, 3};
-  const EncodedTensors joint = encoder->forward(both);
-  const at::Tensor spread = encoder->spread(joint);
+  const EncodedTensors joint = encode(encoder, both);
+  const at::Tensor spread = encode_and_spread(encoder, both);
   const auto part = [&](int64_t first, int64_t count, int64_t token, int64_t tokens) {
-    TensorTokens own = both;
+    PlacedTensors own = both;
     own.set_counts = {};
     own.counts.assign(kCounts.begin() + first, kCounts.begin() + first + count);
     own.tokens = both.tokens.narrow(0, token, tokens);
@@ -116,18 +134,20 @@ TEST_P(EveryPlacedEncoder, SetsAreIndependent) {
     own.tensors = both.tensors.narrow(0, first, count);
     return own;
   };
-  const EncodedTensors one = encoder->forward(part(0, 2, 0, 8));
-  const EncodedTensors two = encoder->forward(part(2, 3, 8, 15));
+  const EncodedTensors one = encode(encoder, part(0, 2, 0, 8));
+  const EncodedTensors two = encode(encoder, part(2, 3, 8, 15));
   EXPECT_TRUE(close(joint.sets, at::cat({one.sets, two.sets}), {.rtol = 1e-10, .atol = 1e-12}));
-  EXPECT_TRUE(close(spread, at::cat({encoder->spread(one), encoder->spread(two)}),
+  EXPECT_TRUE(close(spread,
+                    at::cat({encode_and_spread(encoder, part(0, 2, 0, 8)),
+                             encode_and_spread(encoder, part(2, 3, 8, 15))}),
                     {.rtol = 1e-10, .atol = 1e-12}));
 }
 
 TEST_P(EveryPlacedEncoder, EveryWeightGetsItsGradient) {
   const HierarchicalEncoder encoder = double_encoder(options_with(GetParam()));
-  const TensorTokens in = in_double(random_inputs(kCounts));
+  const PlacedTensors in = in_double(random_inputs(kCounts));
   const at::Tensor seed = at::randn({23, 12}, at::kDouble);
-  const auto value = [&] { return (encoder->spread(encoder->forward(in)) * seed).sum(); };
+  const auto value = [&] { return (encode_and_spread(encoder, in) * seed).sum(); };
   value().backward();
   const at::NoGradGuard no_grad;
   for (const auto& named : encoder->named_parameters()) {
@@ -148,44 +168,56 @@ TEST_P(EveryPlacedEncoder, EveryWeightGetsItsGradient) {
   }
 }
 
+TEST_P(EveryPlacedEncoder, APlanMayHoldWhatPositionsGive) {
+  const HierarchicalEncoder encoder = double_encoder(options_with(GetParam()));
+  const PlacedTensors in = in_double(random_inputs(kCounts));
+  EncoderPlan plan = plan_of(encoder, in);
+  encoder->add_factors(plan);
+  EXPECT_EQ(plan.factors().empty(), GetParam() != "flt");
+  for (EncoderPlan::Level& level : plan.levels) {
+    if (level.factor.query.defined()) level.positions.fill_(1e9);  // not looked at again
+  }
+  EXPECT_TRUE(at::equal(encoder->spread(encoder->forward({in.tokens, in.tensors}, plan), plan),
+                        encode_and_spread(encoder, in)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Positions, EveryPlacedEncoder,
                          ::testing::Values("flt", "absolute", "none"));
 
 TEST(HierarchicalEncoder, PositionsTellTokensApart) {
   for (const std::string position : {"flt", "absolute", "none"}) {
     const HierarchicalEncoder encoder = double_encoder(options_with(position));
-    TensorTokens in = in_double(random_inputs({4}));
-    const at::Tensor before = encoder->forward(in).meta;
+    PlacedTensors in = in_double(random_inputs({4}));
+    const at::Tensor before = encode(encoder, in).meta;
     in.positions = in.positions.flip(0);
-    const bool same = close(encoder->forward(in).meta, before, {.rtol = 1e-9, .atol = 1e-11});
+    const bool same = close(encode(encoder, in).meta, before, {.rtol = 1e-9, .atol = 1e-11});
     EXPECT_EQ(same, position == "none") << position;
     // Without positions a chunk is a set.
     in.tokens = in.tokens.flip(0);
-    EXPECT_TRUE(close(encoder->forward(in).meta, before, {.rtol = 1e-9, .atol = 1e-11}))
-        << position;
+    EXPECT_TRUE(close(encode(encoder, in).meta, before, {.rtol = 1e-9, .atol = 1e-11})) << position;
   }
 }
 
 TEST(HierarchicalEncoder, MovingAllPositionsChangesNothing) {
   const HierarchicalEncoder encoder = double_encoder(options_with("flt"));
-  TensorTokens in = in_double(random_inputs(kCounts));
-  const at::Tensor before = encoder->spread(encoder->forward(in));
+  PlacedTensors in = in_double(random_inputs(kCounts));
+  const at::Tensor before = encode_and_spread(encoder, in);
   in.positions = in.positions + at::tensor({2.5, -1.0, 0.25}, at::kDouble);
-  EXPECT_TRUE(close(encoder->spread(encoder->forward(in)), before, {.rtol = 1e-7, .atol = 1e-9}));
+  EXPECT_TRUE(close(encode_and_spread(encoder, in), before, {.rtol = 1e-7, .atol = 1e-9}));
 }
 
 TEST(HierarchicalEncoder, PositionsMayBeAnyNumbers) {
   const HierarchicalEncoder encoder(options_with("flt"));
-  TensorTokens in = random_inputs(kCounts);
+  PlacedTensors in = random_inputs(kCounts);
   in.positions = 1e6 * in.positions;
-  EXPECT_TRUE(at::isfinite(encoder->spread(encoder->forward(in))).all().item<bool>());
+  EXPECT_TRUE(at::isfinite(encode_and_spread(encoder, in)).all().item<bool>());
 }
 
 TEST(HierarchicalEncoder, ACopyComputesTheSame) {
   const HierarchicalEncoder encoder(options_with("flt"));
   const auto copy = std::dynamic_pointer_cast<HierarchicalEncoderImpl>(encoder->clone());
-  const TensorTokens in = random_inputs(kCounts);
-  EXPECT_TRUE(at::equal(copy->forward(in).sets, encoder->forward(in).sets));
+  const PlacedTensors in = random_inputs(kCounts);
+  EXPECT_TRUE(at::equal(encode(copy, in).sets, encode(encoder, in).sets));
 }
 
 TEST(HierarchicalEncoder, BadOptionsAndInputsAreNamed) {
@@ -201,18 +233,18 @@ TEST(HierarchicalEncoder, BadOptionsAndInputsAreNamed) {
   EXPECT_THROW(HierarchicalEncoder{options}, InputError);
 
   const HierarchicalEncoder encoder(options_with("flt"));
-  TensorTokens in = random_inputs(kCounts);
+  PlacedTensors in = random_inputs(kCounts);
   in.counts[0] += 1;
-  EXPECT_THROW(encoder->forward(in), c10::Error);
+  EXPECT_THROW(encode(encoder, in), c10::Error);
   in = random_inputs(kCounts);
   in.positions = at::Tensor();
-  EXPECT_THROW(encoder->forward(in), c10::Error);
+  EXPECT_THROW(encode(encoder, in), c10::Error);
   in = random_inputs(kCounts);
   in.tensors = at::Tensor();
-  EXPECT_THROW(encoder->forward(in), c10::Error);
+  EXPECT_THROW(encode(encoder, in), c10::Error);
   in = random_inputs(kCounts);
   in.set_counts = {4};
-  EXPECT_THROW(encoder->forward(in), c10::Error);
+  EXPECT_THROW(encode(encoder, in), c10::Error);
 }
 
 TEST(ChunkPlan, GathersWhatItScatters) {

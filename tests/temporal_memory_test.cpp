@@ -37,19 +37,18 @@ at::Tensor run(const TemporalMemory& memory, const at::Tensor& tokens) {
 
 /// The definition: every token looks at all that came before, weighted by phi(q).phi(k) gamma^age.
 at::Tensor exact_memory(const TemporalMemory& memory, const at::Tensor& tokens) {
-  const int64_t steps = tokens.size(0), heads = 2;
+  const int64_t steps = tokens.size(0);
   const at::Tensor x = memory->norm->forward(tokens);
   const auto heads_of = [&](const Dense& projection, int64_t depth) {
-    return projection->forward(x).view({steps, tokens.size(1), heads, depth}).permute({1, 2, 0, 3});
+    return projection->forward(x).view({steps, tokens.size(1), -1, depth}).permute({1, 2, 0, 3});
   };
   const at::Tensor length = (0.5 * memory->log_temperature).exp().view({1, -1, 1, 1});
-  const auto address = [&](const Dense& projection) {
-    const at::Tensor y = heads_of(projection, 3);
+  const auto address = [&](int64_t which) {  // queries, then keys
+    const at::Tensor y = heads_of(memory->address, 3).narrow(1, 2 * which, 2);
     return length * y / y.norm(2, {-1}, /*keepdim=*/true);
   };
   const FeatureMap phi(feature_map_kind(memory->options().feature_map), memory->omega);
-  const at::Tensor weight =
-      at::matmul(phi(address(memory->query)), phi(address(memory->key)).transpose(-1, -2));
+  const at::Tensor weight = at::matmul(phi(address(0)), phi(address(1)).transpose(-1, -2));
   const at::Tensor time = at::arange(steps, at::kDouble);
   const at::Tensor age = time.unsqueeze(1) - time.unsqueeze(0);  // [T,T]
   const at::Tensor gamma = at::sigmoid(memory->discount_logit).view({1, -1, 1, 1});

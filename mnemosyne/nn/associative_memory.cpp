@@ -24,7 +24,13 @@ AssociativeState AssociativeMemory::write(const AssociativeState& state, const a
       keys.dim() == 3 && values.dim() == 3 && keys.size(1) == gamma.numel(),
       "[associative_memory] expected keys and values of shape [B, H, .] and gamma [H], got ",
       keys.sizes(), ", ", values.sizes(), " and ", gamma.sizes());
-  const ops::ScaledFeatures phi = feature_map_.scaled(keys);  // [B, H, R] and [B, H, 1]
+  return write_features(state, feature_map_.scaled(keys), values, gamma);
+}
+
+AssociativeState AssociativeMemory::write_features(const AssociativeState& state,
+                                                   const ops::ScaledFeatures& phi,
+                                                   const at::Tensor& values,
+                                                   const at::Tensor& gamma) const {
   const at::Tensor decay = gamma.view({1, -1, 1});
   const at::Tensor before = state.log_scale.unsqueeze(-1);
   // Where nothing is held the old scale means nothing.
@@ -39,7 +45,12 @@ AssociativeState AssociativeMemory::write(const AssociativeState& state, const a
 }
 
 at::Tensor AssociativeMemory::read(const AssociativeState& state, const at::Tensor& queries) const {
-  const at::Tensor features = feature_map_.scaled(queries).features.unsqueeze(-2);  // [B, H, 1, R]
+  return read_features(state, feature_map_.scaled(queries).features);
+}
+
+at::Tensor AssociativeMemory::read_features(const AssociativeState& state,
+                                            const at::Tensor& queries) const {
+  const at::Tensor features = queries.unsqueeze(-2);  // [B, H, 1, R]
   const at::Tensor total = at::matmul(features, state.normaliser.unsqueeze(-1)).squeeze(-1);
   return at::matmul(features, state.sums).squeeze(-2) / (total + eps_);
 }

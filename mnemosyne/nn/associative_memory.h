@@ -49,6 +49,12 @@ class AssociativeMemory {
   /// What queries [B, H, D] find: [B, H, V].
   at::Tensor read(const AssociativeState& state, const at::Tensor& queries) const;
 
+  /// The same from features [B, H, R] of keys, with their scale [B, H, 1], and of queries, whose
+  /// scale does not count: see `FeatureMap::scaled`.
+  AssociativeState write_features(const AssociativeState& state, const ops::ScaledFeatures& keys,
+                                  const at::Tensor& values, const at::Tensor& gamma) const;
+  at::Tensor read_features(const AssociativeState& state, const at::Tensor& queries) const;
+
   const FeatureMap& feature_map() const { return feature_map_; }
 
  private:

@@ -7,6 +7,7 @@
 
 #include "mnemosyne/nn/heads.h"
 #include "mnemosyne/nn/layer.h"
+#include "mnemosyne/nn/position/position_factor.h"
 
 namespace mnemosyne::nn {
 
@@ -22,6 +23,9 @@ struct AttentionInputs {
   at::Tensor context{};           ///< [B,S,E] to attend to; default the tokens themselves.
   at::Tensor context_positions{};     ///< As `positions`, of the context.
   at::Tensor context_has_position{};  ///< As `has_position`, of the context.
+  /// `Attention::position_factor` of these positions, where many calls have the same ones; they are
+  /// not looked at then.
+  PositionFactor factor{};
 };
 
 /// Multi-head attention with some position encoding, as a model sees it.
@@ -35,6 +39,10 @@ class Attention : public torch::nn::Module {
   /// What attention does between its projections, [B,L,H d]. Of a context it only matters here that
   /// there is one, and its positions. Under autocast in its dtype, but for what positions give.
   virtual at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs) const = 0;
+
+  /// What positions [B,L,P] give to every call over the same tokens: see AttentionInputs. Undefined
+  /// where they give something else, or nothing. Not of causal attention, nor of a context.
+  virtual PositionFactor position_factor(const AttentionInputs& /*inputs*/) const { return {}; }
 
   Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< Without bias.
   Dense output{nullptr};

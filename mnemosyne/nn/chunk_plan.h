@@ -26,7 +26,9 @@ class ChunkPlan {
   /// The chunks of each row, [T]: counts of the next level.
   const std::vector<int64_t>& chunk_counts() const { return chunk_counts_; }
 
-  /// bool [C,L]: true where there is a token.
+  int64_t num_tokens() const { return place_.defined() ? place_.size(0) : 0; }  ///< N.
+
+  /// bool [C,L]: true where there is a token; undefined where that is everywhere.
   const at::Tensor& mask() const { return mask_; }
 
   /// [N,E] to [C,L,E].
@@ -43,10 +45,13 @@ class ChunkPlan {
 
  private:
   std::vector<int64_t> chunk_counts_;
-  at::Tensor source_;  // int64 [C L], into [N + 1], whose last row is zero
-  at::Tensor place_;   // int64 [N], into [C L]
-  at::Tensor chunk_;   // int64 [N], into [C]
-  at::Tensor mask_;    // bool [C,L]
+  at::Tensor source_;   // int64 [C L], into [N]; of padding the first
+  at::Tensor place_;    // int64 [N], into [C L]
+  at::Tensor chunk_;    // int64 [N], into [C]
+  at::Tensor mask_;     // bool [C,L], or undefined
+  int64_t places_ = 1;  // L
+  at::Tensor padding_;  // bool [C L,1], where there is none; undefined: everywhere there is one
+  at::Tensor sizes_;    // float32 [C,1], tokens of each chunk, at least 1
 };
 
 }  // namespace mnemosyne::nn

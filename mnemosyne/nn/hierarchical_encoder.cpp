@@ -61,12 +61,13 @@ at::Tensor places_in_chunks(const ChunkPlan& plan, const at::Tensor& positions, 
   return plan.gather((positions - middle).clamp(-0.5 * extent, 0.5 * extent));
 }
 
-at::Tensor encode(const PerformerBlock& block, const ChunkPlan& plan, const at::Tensor& tokens,
-                  const at::Tensor& positions, double extent) {
+at::Tensor encode(const PerformerBlock& block, const EncoderPlan::Level& level,
+                  const at::Tensor& tokens) {
   if (tokens.size(0) == 0) return tokens;
-  AttentionInputs inputs{.key_padding_mask = plan.mask()};
-  if (positions.defined()) inputs.positions = places_in_chunks(plan, positions, extent);
-  return plan.scatter(block->forward(plan.gather(tokens), inputs));
+  AttentionInputs inputs{.positions = level.positions,
+                         .key_padding_mask = level.chunks.mask(),
+                         .factor = level.factor};
+  return level.chunks.scatter(block->forward(level.chunks.gather(tokens), inputs));
 }
 
 }  // namespace
@@ -116,65 +117,108 @@ HierarchicalEncoderImpl::HierarchicalEncoderImpl(const HierarchicalEncoderOption
   }
 }
 
-void HierarchicalEncoderImpl::check(const TensorTokens& in) const {
+void HierarchicalEncoderImpl::check(const TokenPlaces& in) const {
   const auto total = [](const std::vector<int64_t>& counts) {
     return std::accumulate(counts.begin(), counts.end(), int64_t{0});
   };
   const auto tensors = static_cast<int64_t>(in.counts.size());
-  TORCH_CHECK(in.tokens.dim() == 2 && in.tokens.size(0) == total(in.counts) &&
-                  in.tokens.size(1) == options_.token_dim,
-              "[hierarchical_encoder] expected tokens [", total(in.counts), ",", options_.token_dim,
-              "], got ", in.tokens.sizes());
   TORCH_CHECK(
       options_.attention.position == "none" || (in.positions.defined() && in.positions.dim() == 2 &&
-                                                in.positions.size(0) == in.tokens.size(0) &&
+                                                in.positions.size(0) == total(in.counts) &&
                                                 in.positions.size(1) == options_.position_dim),
-      "[hierarchical_encoder] expected positions [", in.tokens.size(0), ",", options_.position_dim,
+      "[hierarchical_encoder] expected positions [", total(in.counts), ",", options_.position_dim,
       "], got ", in.positions.defined() ? in.positions.sizes() : at::IntArrayRef{});
-  TORCH_CHECK(options_.tensor_dim == 0 ||
-                  (in.tensors.defined() && in.tensors.dim() == 2 && in.tensors.size(0) == tensors &&
-                   in.tensors.size(1) == options_.tensor_dim),
-              "[hierarchical_encoder] expected tensors [", tensors, ",", options_.tensor_dim,
-              "], got ", in.tensors.defined() ? in.tensors.sizes() : at::IntArrayRef{});
   TORCH_CHECK(in.set_counts.empty() || total(in.set_counts) == tensors,
               "[hierarchical_encoder] expected sets of ", tensors, " tensors in all, got ",
               total(in.set_counts));
 }
 
-EncodedTensors HierarchicalEncoderImpl::forward(const TensorTokens& in) const {
+void HierarchicalEncoderImpl::check(const TensorTokens& in, const EncoderPlan& plan) const {
+  TORCH_CHECK(plan.levels.size() == num_levels(options_),
+              "[hierarchical_encoder] expected a plan "
+              "of ",
+              num_levels(options_), " levels, got ", plan.levels.size());
+  const int64_t tokens = plan.levels.front().chunks.num_tokens();
+  const int64_t tensors = plan.tensors_of_sets.num_tokens();
+  TORCH_CHECK(in.tokens.dim() == 2 && in.tokens.size(0) == tokens &&
+                  in.tokens.size(1) == options_.token_dim,
+              "[hierarchical_encoder] expected tokens [", tokens, ",", options_.token_dim,
+              "], got ", in.tokens.sizes());
+  TORCH_CHECK(options_.tensor_dim == 0 ||
+                  (in.tensors.defined() && in.tensors.dim() == 2 && in.tensors.size(0) == tensors &&
+                   in.tensors.size(1) == options_.tensor_dim),
+              "[hierarchical_encoder] expected tensors [", tensors, ",", options_.tensor_dim,
+              "], got ", in.tensors.defined() ? in.tensors.sizes() : at::IntArrayRef{});
+}
+
+EncoderPlan HierarchicalEncoderImpl::plan(const TokenPlaces& in, at::Device device) const {
   check(in);
-  EncodedTensors out;
-  const at::Device device = in.tokens.device();
-  at::Tensor x = embed->forward(in.tokens), positions;
-  if (options_.attention.position == "flt") positions = in.positions;
-  if (options_.attention.position == "absolute") {
-    x = x + sinusoids(in.positions.to(x.scalar_type()), options_.width, options_.extent);
+  EncoderPlan plan;
+  const std::string& position = options_.attention.position;
+  at::Tensor positions = position == "flt" ? in.positions.to(device) : at::Tensor();
+  if (position == "absolute") {
+    plan.sinusoids = sinusoids(in.positions.to(device), options_.width, options_.extent);
   }
   std::vector<int64_t> counts = in.counts;
-  for (size_t level = 0; level < num_levels(options_); ++level) {
-    const int64_t length = options_.chunk_lengths[level];
-    const ChunkPlan& plan = out.chunks.emplace_back(counts, length, device);
-    out.tokens.push_back(encode(blocks[level], plan, x, positions, options_.extent));
-    x = plan.pool(out.tokens.back());
-    if (positions.defined()) positions = plan.pool(positions) / static_cast<double>(length);
-    counts = plan.chunk_counts();
+  for (size_t k = 0; k < num_levels(options_); ++k) {
+    const int64_t length = options_.chunk_lengths[k];
+    EncoderPlan::Level& level = plan.levels.emplace_back();
+    level.chunks = ChunkPlan(counts, length, device);
+    if (positions.defined() && positions.size(0) > 0) {
+      level.positions = places_in_chunks(level.chunks, positions, options_.extent);
+      positions = level.chunks.pool(positions) / static_cast<double>(length);
+    }
+    counts = level.chunks.chunk_counts();
+  }
+  plan.meta_of_tensors = ChunkPlan(counts, 0, device);
+  const std::vector<int64_t> one_set{static_cast<int64_t>(in.counts.size())};
+  plan.tensors_of_sets = ChunkPlan(in.set_counts.empty() ? one_set : in.set_counts, 0, device);
+  return plan;
+}
+
+void HierarchicalEncoderImpl::add_factors(EncoderPlan& plan) const {
+  for (size_t k = 0; k < plan.levels.size(); ++k) {
+    EncoderPlan::Level& level = plan.levels[k];
+    if (!level.positions.defined()) continue;
+    level.factor = blocks[k]->attention->position_factor(
+        {.positions = level.positions, .key_padding_mask = level.chunks.mask()});
+  }
+}
+
+std::vector<at::Tensor*> EncoderPlan::factors() {
+  std::vector<at::Tensor*> result;
+  for (Level& level : levels) {
+    for (at::Tensor* x : {&level.factor.query, &level.factor.key, &level.factor.log_decay}) {
+      if (x->defined()) result.push_back(x);
+    }
+  }
+  return result;
+}
+
+EncodedTensors HierarchicalEncoderImpl::forward(const TensorTokens& in,
+                                                const EncoderPlan& plan) const {
+  check(in, plan);
+  EncodedTensors out;
+  at::Tensor x = embed->forward(in.tokens);
+  if (plan.sinusoids.defined()) x = x + plan.sinusoids.to(x.scalar_type());
+  for (size_t k = 0; k < num_levels(options_); ++k) {
+    out.tokens.push_back(encode(blocks[k], plan.levels[k], x));
+    x = plan.levels[k].chunks.pool(out.tokens.back());
   }
   out.meta = x;
-  out.meta_of_tensors = ChunkPlan(counts, 0, device);
-  x = out.meta_of_tensors.pool(x);
+  x = plan.meta_of_tensors.pool(x);
   if (embed_tensor) x = x + embed_tensor->forward(in.tensors);
-  const std::vector<int64_t> one_set{x.size(0)};
-  out.tensors_of_sets = ChunkPlan(in.set_counts.empty() ? one_set : in.set_counts, 0, device);
-  out.tensors = encode(blocks.back(), out.tensors_of_sets, x, {}, options_.extent);
-  out.sets = out.tensors_of_sets.pool(out.tensors);
+  out.tensors = encode(blocks.back(), {.chunks = plan.tensors_of_sets}, x);
+  out.sets = plan.tensors_of_sets.pool(out.tensors);
   return out;
 }
 
-at::Tensor HierarchicalEncoderImpl::spread(const EncodedTensors& encoded) const {
-  at::Tensor x = encoded.tensors + encoded.tensors_of_sets.spread(encoded.sets);
-  x = encoded.meta + encoded.meta_of_tensors.spread(x);
+at::Tensor HierarchicalEncoderImpl::spread(const EncodedTensors& encoded,
+                                           const EncoderPlan& plan) const {
+  at::Tensor x = encoded.tensors + plan.tensors_of_sets.spread(encoded.sets);
+  x = encoded.meta + plan.meta_of_tensors.spread(x);
   for (size_t level = encoded.tokens.size(); level-- > 0;) {
-    x = encoded.tokens[level] + encoded.chunks[level].spread(x);
+    x = encoded.tokens[level] + plan.levels[level].chunks.spread(x);
   }
   return x;
 }

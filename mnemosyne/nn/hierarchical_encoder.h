@@ -51,16 +51,37 @@ struct HierarchicalEncoderOptions {
 /// All but the attention.
 void bind(Fields& visit, HierarchicalEncoderOptions& options);
 
-/// Tokens of T tensors, those of one after those of the other.
-struct TensorTokens {
-  at::Tensor tokens{};                ///< [N,F].
+/// Where the tokens of T tensors are, those of one after those of the other.
+struct TokenPlaces {
   at::Tensor positions{};             ///< [N,P], neighbours about 1 apart; not for "none".
-  at::Tensor tensors{};               ///< [T,G]; undefined where G is 0.
   std::vector<int64_t> counts{};      ///< Tokens of each tensor, [T], sum N; may be zero.
   std::vector<int64_t> set_counts{};  ///< Tensors of each set, [S], sum T; empty: one set.
 };
 
-/// What there is on each level, from below, and which chunk of the next one each token is in.
+/// Tokens of T tensors.
+struct TensorTokens {
+  at::Tensor tokens{};   ///< [N,F].
+  at::Tensor tensors{};  ///< [T,G]; undefined where G is 0.
+};
+
+/// What follows from where tokens are.
+struct EncoderPlan {
+  /// A level of tokens within the tensors.
+  struct Level {
+    ChunkPlan chunks{};
+    at::Tensor positions{};   ///< [C,L,P] in the chunks; undefined without "flt".
+    PositionFactor factor{};  ///< Attention::position_factor; undefined: made in every call.
+  };
+  std::vector<Level> levels{};
+  at::Tensor sinusoids{};       ///< [N,E], of "absolute".
+  ChunkPlan meta_of_tensors{};  ///< Meta-tokens to tensors.
+  ChunkPlan tensors_of_sets{};  ///< Tensors to sets.
+
+  /// The tensors of its factors.
+  std::vector<at::Tensor*> factors();
+};
+
+/// What there is on each level, from below.
 struct EncodedTensors {
   /// After attention within the chunks of each level: [N,E] of the tokens, fewer of those that
   /// chunks were pooled to.
@@ -68,10 +89,6 @@ struct EncodedTensors {
   at::Tensor meta{};     ///< [M,E], what the last level within the tensors pools its chunks to.
   at::Tensor tensors{};  ///< [T,E], after attention within their set.
   at::Tensor sets{};     ///< [S,E].
-
-  std::vector<ChunkPlan> chunks{};  ///< Of each level of `tokens`; the last ones are `meta`.
-  ChunkPlan meta_of_tensors{};      ///< Meta-tokens to tensors.
-  ChunkPlan tensors_of_sets{};      ///< Tensors to sets.
 };
 
 /// The hierarchical pooling encoding (HPE) of Mnemosyne, arXiv 2302.01128: attention over space in
@@ -82,8 +99,12 @@ struct EncodedTensors {
 /// apart.
 ///
 ///     nn::HierarchicalEncoder encoder({.token_dim = 6, .chunk_lengths = {64, 16}});
-///     const nn::EncodedTensors up = encoder->forward({tokens, positions, {}, {300, 7}});
-///     at::Tensor context = encoder->spread(up);   // [307,E]: to each token, what all levels know
+///     const nn::EncoderPlan plan = encoder->plan({positions, {300, 7}}, at::kCPU);
+///     const nn::EncodedTensors up = encoder->forward({tokens}, plan);
+///     at::Tensor context = encoder->spread(up, plan);   // [307,E]: to each, what all levels know
+///
+/// A plan serves all calls with tokens in the same places, whatever the weights; with `add_factors`
+/// as long as these do not change.
 ///
 /// Tensors of any sizes, none included. Padding is masked. A permutation of the tensors permutes
 /// what comes out, moving all positions of "flt" changes nothing. A chunk stands at the mean of its
@@ -93,11 +114,17 @@ class HierarchicalEncoderImpl : public torch::nn::Module {
  public:
   explicit HierarchicalEncoderImpl(const HierarchicalEncoderOptions& options);
 
-  EncodedTensors forward(const TensorTokens& inputs) const;
+  EncoderPlan plan(const TokenPlaces& places, at::Device device) const;
+
+  /// Adds to a plan what positions and the present weights give, which `forward` then need not
+  /// make.
+  void add_factors(EncoderPlan& plan) const;
+
+  EncodedTensors forward(const TensorTokens& inputs, const EncoderPlan& plan) const;
 
   /// The sum of what the levels have for a token, [N,E]: its own, its chunks', its tensor's, its
   /// set's. Any of them may have been changed since `forward`.
-  at::Tensor spread(const EncodedTensors& encoded) const;
+  at::Tensor spread(const EncodedTensors& encoded, const EncoderPlan& plan) const;
 
   const HierarchicalEncoderOptions& options() const { return options_; }
 
@@ -109,7 +136,8 @@ class HierarchicalEncoderImpl : public torch::nn::Module {
   std::vector<PerformerBlock> blocks;  ///< "block0", ...: one a level, the last over the tensors.
 
  private:
-  void check(const TensorTokens& inputs) const;
+  void check(const TokenPlaces& places) const;
+  void check(const TensorTokens& inputs, const EncoderPlan& plan) const;
 
   HierarchicalEncoderOptions options_;
 };

@@ -37,6 +37,16 @@ void check_exact_length(const LinearAttentionOptions& o, FeatureMapKind kind) {
       std::to_string(o.exact_length) + " with " + (o.causal ? "causal " : "") + o.feature_map);
 }
 
+ops::LinearAttentionResult with_factor(const PositionFactor& factor, LinearCall& call) {
+  call.inputs.query_factor = factor.query;
+  call.inputs.key_factor = factor.key;
+  call.inputs.log_decay = factor.log_decay;
+  return ops::linear_attention(call.inputs, call.options);
+}
+
+/// [B,H,L,d] to [B,L,H d].
+at::Tensor joined_heads(const at::Tensor& mixed) { return mixed.transpose(1, 2).flatten(2); }
+
 /// What passes over the matrix cost beside products, in terms of a product; measured.
 constexpr int64_t kMatrixOverhead = 32;
 
@@ -113,11 +123,21 @@ at::Tensor LinearAttentionImpl::step(const at::Tensor& x, LinearAttentionMemory&
       .squeeze(1);
 }
 
+PositionFactor LinearAttentionImpl::position_factor(const AttentionInputs& inputs) const {
+  // By the matrix of all pairs, where that is taken, positions give no features.
+  const bool by_features = position_->rank() > 0 && ops::traits_of(kind_).estimates;
+  if (!by_features || options_.causal || !inputs.positions.defined()) return {};
+  const ops::NoAutocast positions_as_they_are;
+  const at::Tensor& places = inputs.positions;  // as tokens, of which only the number counts
+  return position_->factor(position_->place({places, places, places}, inputs, nullptr), nullptr);
+}
+
 at::Tensor LinearAttentionImpl::attend(const Projected& projected, const AttentionInputs& inputs,
                                        LinearAttentionMemory* memory) const {
   const Projected apart = heads_of(options_).split(projected);
   const ops::NoAutocast positions_and_sums_as_they_are;
-  const Places places = position_->place(projected, inputs, memory);
+  const bool placed = inputs.factor.query.defined();
+  const Places places = placed ? Places{} : position_->place(projected, inputs, memory);
   LinearCall call{.inputs = {.query = apart.query,
                              .key = apart.key,
                              .value = apart.value,
@@ -127,10 +147,11 @@ at::Tensor LinearAttentionImpl::attend(const Projected& projected, const Attenti
                               .causal = options_.causal,
                               .with_state = memory != nullptr}};
   if (memory != nullptr) call.inputs.state = memory->sums;
+  if (placed) return joined_heads(with_factor(inputs.factor, call).output);
   at::Tensor mixed = position_->attend(places, call);
   if (!mixed.defined()) mixed = mix(places, memory, call);
   if (memory != nullptr) memory->length += projected.query.size(1);
-  return mixed.transpose(1, 2).flatten(2);
+  return joined_heads(mixed);
 }
 
 at::Tensor LinearAttentionImpl::mix(const Places& places, LinearAttentionMemory* memory,
@@ -142,12 +163,9 @@ at::Tensor LinearAttentionImpl::mix(const Places& places, LinearAttentionMemory*
       return ops::linear_attention_dense(call.inputs, call.options,
                                          position_->factor_of_pairs(places));
     }
-    const PositionFactor factor = position_->factor(places, memory);
-    call.inputs.query_factor = factor.query;
-    call.inputs.key_factor = factor.key;
-    call.inputs.log_decay = factor.log_decay;
   }
-  const ops::LinearAttentionResult result = ops::linear_attention(call.inputs, call.options);
+  const ops::LinearAttentionResult result = with_factor(
+      position_->rank() > 0 ? position_->factor(places, memory) : PositionFactor{}, call);
   if (memory != nullptr) memory->sums = result.state;
   return result.output;
 }

@@ -72,6 +72,8 @@ class LinearAttentionImpl : public Attention, public TensorFields {
 
   at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs) const override;
 
+  PositionFactor position_factor(const AttentionInputs& inputs) const override;
+
   /// `mix_heads` of the next segment of a causal sequence.
   at::Tensor mix_heads(const Projected& projected, const AttentionInputs& inputs,
                        LinearAttentionMemory& memory) const;

@@ -17,7 +17,7 @@
 namespace mnemosyne::nn {
 namespace {
 
-constexpr uint64_t kQuerySeed = 0, kKeySeed = 1, kValueSeed = 2, kOutputSeed = 3, kOmegaSeed = 4;
+constexpr uint64_t kAddressSeed = 0, kValueSeed = 2, kOutputSeed = 3, kOmegaSeed = 4;
 
 /// Of queries and keys at the start: |q| = |k| = .7, where hyperbolic features of a few random
 /// vectors are exact to some percent (docs/theory.md).
@@ -57,8 +57,7 @@ TemporalMemoryImpl::TemporalMemoryImpl(const TemporalMemoryOptions& options)
         name, Dense(inputs, outputs, /*with_bias=*/false, part_seed(*options_.seed, seed)));
   };
   norm = register_module("norm", Norm(options.width));
-  query = projection("query", options.width, heads() * options.key_dim, kQuerySeed);
-  key = projection("key", options.width, heads() * options.key_dim, kKeySeed);
+  address = projection("address", options.width, 2 * heads() * options.key_dim, kAddressSeed);
   value = projection("value", options.width, heads() * options.value_dim, kValueSeed);
   output = projection("output", heads() * options.value_dim, options.width, kOutputSeed);
   const at::Tensor discounts = at::tensor(options.discounts, at::kDouble);
@@ -85,8 +84,9 @@ at::Tensor TemporalMemoryImpl::init(int64_t streams, const at::TensorOptions& op
   return at::zeros({streams, state_size()}, options);
 }
 
-at::Tensor TemporalMemoryImpl::addresses(const Dense& projection, const at::Tensor& x) const {
-  const at::Tensor all = projection->forward(x).view({x.size(0), heads(), options_.key_dim});
+at::Tensor TemporalMemoryImpl::addresses(const at::Tensor& tokens) const {
+  const at::Tensor all =
+      address->forward(tokens).view({tokens.size(0), 2, heads(), options_.key_dim});
   const at::Tensor length = all.square().sum(-1, /*keepdim=*/true) + 1e-12;
   return all * ((0.5 * log_temperature.view({1, -1, 1})).exp() * length.rsqrt());
 }
@@ -101,13 +101,14 @@ at::Tensor TemporalMemoryImpl::forward(const at::Tensor& x, at::Tensor& state) c
       state.split_with_sizes({heads() * features * values, heads() * features, heads()}, /*dim=*/1);
   const AssociativeMemory memory = this->memory();
   const at::Tensor tokens = norm->forward(x);
-  const AssociativeState next =
-      memory.write({held[0].view({streams, heads(), features, values}),
-                    held[1].view({streams, heads(), features}), held[2]},
-                   addresses(key, tokens), value->forward(tokens).view({streams, heads(), values}),
-                   at::sigmoid(discount_logit));
+  const ops::ScaledFeatures phi = memory.feature_map().scaled(addresses(tokens));
+  const AssociativeState next = memory.write_features(
+      {held[0].view({streams, heads(), features, values}),
+       held[1].view({streams, heads(), features}), held[2]},
+      {phi.features.select(1, 1), phi.log_scale.select(1, 1)},
+      value->forward(tokens).view({streams, heads(), values}), at::sigmoid(discount_logit));
   state = at::cat({next.sums.flatten(1), next.normaliser.flatten(1), next.log_scale}, 1);
-  return x + output->forward(memory.read(next, addresses(query, tokens)).flatten(1));
+  return x + output->forward(memory.read_features(next, phi.features.select(1, 0)).flatten(1));
 }
 
 std::shared_ptr<torch::nn::Module> TemporalMemoryImpl::clone(

@@ -66,11 +66,12 @@ class TemporalMemoryImpl : public torch::nn::Module, public TensorFields {
       const std::optional<at::Device>& device = std::nullopt) const override;
 
   Norm norm{nullptr};
-  Dense query{nullptr}, key{nullptr}, value{nullptr};  ///< E to H D, H D and H V, without bias.
-  Dense output{nullptr};                               ///< H V to E.
-  at::Tensor discount_logit;                           ///< [H], discounts are its sigmoid.
-  at::Tensor log_temperature;                          ///< [H].
-  at::Tensor omega;  ///< Random vectors, a buffer; undefined for "constant".
+  Dense address{nullptr};      ///< E to 2 H D, queries and then keys, without bias.
+  Dense value{nullptr};        ///< E to H V, without bias.
+  Dense output{nullptr};       ///< H V to E, without bias.
+  at::Tensor discount_logit;   ///< [H], discounts are its sigmoid.
+  at::Tensor log_temperature;  ///< [H].
+  at::Tensor omega;            ///< Random vectors, a buffer; undefined for "constant".
 
   std::vector<at::Tensor*> tensor_fields() override {
     return {&discount_logit, &log_temperature, &omega};
@@ -79,7 +80,8 @@ class TemporalMemoryImpl : public torch::nn::Module, public TensorFields {
  private:
   int64_t heads() const { return static_cast<int64_t>(options_.discounts.size()); }
   AssociativeMemory memory() const;
-  at::Tensor addresses(const Dense& projection, const at::Tensor& x) const;
+  /// Queries and keys of tokens, [B,2,H,D].
+  at::Tensor addresses(const at::Tensor& tokens) const;
 
   TemporalMemoryOptions options_;
   ops::FeatureMapKind kind_;

@@ -75,34 +75,44 @@ std::vector<double> MnemosyneRule::step_sizes(const State& state, at::TensorList
   return base_.step_sizes(state, params, options);
 }
 
-AttendedOutputs MnemosyneRule::attend(StepList& list, const Network& network,
-                                      const ChunkGeometry& geometry, const at::Tensor& features,
+std::shared_ptr<const AttentionPlan> MnemosyneRule::attention_plan(
+    const std::vector<Network>& networks, at::TensorList params, at::Device device) const {
+  std::vector<const LearnedAttention*> members;
+  for (const Network& network : networks) members.push_back(&*network.rule->attention_);
+  return attention_->plan(members, params, device);
+}
+
+AttendedOutputs MnemosyneRule::attend(StepList& list, const std::vector<Network>& networks,
+                                      const AttentionPlan& plan, const at::Tensor& features,
                                       const at::Tensor& chunks) const {
   const int64_t size = attention_->state_size();
   if (size == 0) {
     at::Tensor none, no_network;
-    return (*attention_)(features, chunks, geometry, none, no_network);
+    return (*attention_)(plan, features, chunks, none, no_network);
   }
-  std::vector<at::Tensor> held;
+  std::vector<at::Tensor> held, shared;
   std::vector<int64_t> lengths;
-  for (size_t i = 0; i < network.params.size(); ++i) {
-    held.push_back(list.state()[network.first + i][kMemory]);
+  for (const ParamState& own : list.state()) {
+    held.push_back(own[kMemory]);
     lengths.push_back(held.back().size(0));
   }
-  at::Tensor& shared = network.shared->at(0);
-  at::Tensor memory = at::cat(held).to(features.device()).view({-1, size});
-  at::Tensor network_memory = shared.to(features.device());
-  AttendedOutputs outputs = (*attention_)(features, chunks, geometry, memory, network_memory);
+  for (const Network& network : networks) shared.push_back(network.shared->at(0));
+  at::Tensor memory = joined(held).to(features.device()).view({-1, size});
+  at::Tensor network_memory = joined(shared).to(features.device());
+  const AttendedOutputs outputs = (*attention_)(plan, features, chunks, memory, network_memory);
   const std::vector<at::Tensor> next = memory.view({-1}).split_with_sizes(lengths);
+  const std::vector<at::Tensor> next_shared = network_memory.split(1);
   if (list.in_place()) {
     at::_foreach_copy_(held, next);
-    shared.copy_(network_memory);
+    at::_foreach_copy_(shared, next_shared);
     return outputs;
   }
   for (size_t i = 0; i < next.size(); ++i) {
-    list.state()[network.first + i][kMemory] = next[i].to(held[i].device());
+    list.state()[i][kMemory] = next[i].to(held[i].device());
   }
-  shared = network_memory.to(shared.device());
+  for (size_t k = 0; k < networks.size(); ++k) {
+    networks[k].shared->at(0) = next_shared[k].to(shared[k].device());
+  }
   return outputs;
 }
 
@@ -124,33 +134,33 @@ at::Tensor MnemosyneRule::advance_signals(StepList& list, const std::vector<Netw
 ops::StepCorrection MnemosyneRule::correct(StepList& list,
                                            const std::vector<Network>& networks) const {
   ops::StepSums sums = list.advance(/*with_sums=*/true);
-  ChunkGeometry geometry;
+  std::shared_ptr<const AttentionPlan> plan;
   at::Tensor tokens;
   if (attention_) {
-    geometry = ChunkGeometry(list.params(), chunk_size()).on(sums.grad_squared.device());
-    const ops::StepSums of_tensors = sums_of_tensors(sums, geometry);
-    tokens = chunk_features(sums, of_tensors, geometry);
+    plan = attention_plan(networks, list.params(), sums.grad_squared.device());
+    const ops::StepSums of_tensors = sums_of_tensors(sums, plan->geometry);
+    tokens = chunk_features(sums, of_tensors, plan->geometry);
     sums = of_tensors;
   }
   const at::Tensor x = advance_signals(list, networks, sums);
-  std::vector<at::Tensor> outputs, chunk_outputs;
+  std::vector<at::Tensor> outputs;
   for (const Network& network : networks) {
     const at::Tensor own = x.narrow(0, network.first, network.params.size());
     outputs.push_back(own.matmul(network.rule->controller_.to(x.options()).t()));
-    if (!attention_) continue;
-    const ChunkGeometry part = geometry.part(network.first, network.params.size());
-    const AttendedOutputs attended = network.rule->attend(
-        list, network, part, own, tokens.narrow(0, part.first, part.owners.size(0)));
-    outputs.back() = outputs.back() + attended.tensors;
-    chunk_outputs.push_back(attended.chunks);
   }
-  ops::StepCorrection correction = step_correction(
-      joined(outputs), {.step = options_.step_bound, .mixture = options_.mixture_bound});
+  AttendedOutputs attended;
+  at::Tensor z = joined(outputs);
+  if (attention_) {
+    attended = attend(list, networks, *plan, x, tokens);
+    z = z + attended.tensors;
+  }
+  ops::StepCorrection correction =
+      step_correction(z, {.step = options_.step_bound, .mixture = options_.mixture_bound});
   if (!attention_) return correction;
-  correction = of_chunks(correction, geometry);
+  correction = of_chunks(correction, plan->geometry);
   if (options_.attention.chunks) {
     correction.step = correction.step *
-                      chunk_factor(joined(chunk_outputs), geometry, options_.attention.chunk_bound);
+                      chunk_factor(attended.chunks, plan->geometry, options_.attention.chunk_bound);
   }
   return correction;
 }

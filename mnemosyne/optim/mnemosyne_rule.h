@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "mnemosyne/optim/learned_attention.h"
 #include "mnemosyne/optim/orthogonal.h"
-#include "mnemosyne/optim/step_attention.h"
 
 namespace mnemosyne::optim {
 
@@ -104,9 +104,13 @@ class MnemosyneRule : public UpdateRule {
   /// Advances a list, its signals and memories; the outputs of these networks, one after the other,
   /// as corrections.
   ops::StepCorrection correct(StepList& list, const std::vector<Network>& networks) const;
-  /// What attention says of a network of the list, whose memories it advances.
-  AttendedOutputs attend(StepList& list, const Network& network, const ChunkGeometry& geometry,
-                         const at::Tensor& features, const at::Tensor& chunks) const;
+  /// What attention says of the networks, whose memories it advances.
+  AttendedOutputs attend(StepList& list, const std::vector<Network>& networks,
+                         const AttentionPlan& plan, const at::Tensor& features,
+                         const at::Tensor& chunks) const;
+  std::shared_ptr<const AttentionPlan> attention_plan(const std::vector<Network>& networks,
+                                                      at::TensorList params,
+                                                      at::Device device) const;
   void step_joined_(const std::vector<MemberStep>& members) const;
 
   MnemosyneRuleOptions options_;

@@ -2,31 +2,18 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/where.h>
-
-#include <limits>
-#include <map>
-#include <mutex>
+#include <ATen/ops/cat.h>
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/nn/copy_module.h"
-#include "mnemosyne/optim/step_features.h"
-#include "mnemosyne/optim/step_outputs.h"
+#include "mnemosyne/optim/chunk_tokens.h"
 
 namespace mnemosyne::optim {
 namespace {
 
 constexpr char kRule[] = "mnemosyne";
-constexpr char kPrefix[] = "attention.";
 // Part of what a weights file means: its seeds draw the random features.
-constexpr uint64_t kEncoderSeed = 1, kMemorySeed = 2, kNetworkSeed = 3;
-
-/// A memory [B,S] in which streams that are not finite begin anew.
-at::Tensor sound(const at::Tensor& memory, at::ScalarType dtype) {
-  const at::Tensor finite =
-      memory.abs().amax(1, /*keepdim=*/true) < std::numeric_limits<double>::infinity();
-  return at::where(finite, memory, 0.0).to(dtype);
-}
+constexpr uint64_t kEncoderSeed = 1, kMemorySeed = 2;
 
 }  // namespace
 
@@ -72,11 +59,8 @@ StepAttentionImpl::StepAttentionImpl(const StepAttentionOptions& options, int64_
   encoding.attention.position = options.position;
   encoder = register_module("encoder", nn::HierarchicalEncoder(encoding));
   if (options.memory) {
-    const auto time = [&](const char* name, uint64_t seed) {
-      return register_module(name, nn::TemporalMemory({.width = options.width, .seed = seed}));
-    };
-    memory = time("memory", kMemorySeed);
-    network_memory = time("network_memory", kNetworkSeed);
+    memory = register_module("memory",
+                             nn::TemporalMemory({.width = options.width, .seed = kMemorySeed}));
   }
   const at::NoGradGuard no_grad;
   tensor_norm = register_module("tensor_norm", nn::Norm(options.width));
@@ -96,100 +80,27 @@ int64_t StepAttentionImpl::meta_tokens(int64_t numel) const {
 int64_t StepAttentionImpl::state_size() const { return memory ? memory->state_size() : 0; }
 
 AttendedOutputs StepAttentionImpl::forward(const at::Tensor& features, const at::Tensor& chunks,
-                                           const ChunkGeometry& geometry, at::Tensor& memory_state,
+                                           const nn::EncoderPlan& plan, at::Tensor& memory_state,
                                            at::Tensor& network_state) const {
-  nn::EncodedTensors encoded = encoder->forward({.tokens = chunks,
-                                                 .positions = geometry.positions,
-                                                 .tensors = features,
-                                                 .counts = geometry.counts});
+  nn::EncodedTensors encoded = encoder->forward({.tokens = chunks, .tensors = features}, plan);
   if (memory) {
-    encoded.meta = memory->forward(encoded.meta, memory_state);
-    encoded.sets = network_memory->forward(encoded.sets, network_state);
+    const std::vector<int64_t> streams{encoded.meta.size(0), encoded.sets.size(0)};
+    at::Tensor state = at::cat({memory_state, network_state});
+    const at::Tensor now = memory->forward(at::cat({encoded.meta, encoded.sets}), state);
+    const std::vector<at::Tensor> tokens = now.split_with_sizes(streams);
+    const std::vector<at::Tensor> states = state.split_with_sizes(streams);
+    encoded.meta = tokens[0];
+    encoded.sets = tokens[1];
+    memory_state = states[0];
+    network_state = states[1];
   }
-  const at::Tensor tensors = encoded.tensors + encoded.meta_of_tensors.pool(encoded.meta) +
-                             encoded.tensors_of_sets.spread(encoded.sets);
+  const at::Tensor tensors = encoded.tensors + plan.meta_of_tensors.pool(encoded.meta) +
+                             plan.tensors_of_sets.spread(encoded.sets);
   AttendedOutputs outputs;
   outputs.tensors = tensor_head->forward(tensor_norm->forward(tensors));
   if (options_.chunks) {
-    outputs.chunks = chunk_head->forward(chunk_norm->forward(encoder->spread(encoded))).squeeze(-1);
-  }
-  return outputs;
-}
-
-struct LearnedAttention::Copies {
-  std::mutex mutex;
-  std::map<std::string, std::vector<at::Tensor>> of_device;
-};
-
-LearnedAttention::LearnedAttention(const StepAttentionOptions& options, int64_t num_features,
-                                   int64_t num_outputs)
-    : module_(options, num_features, num_outputs),
-      functional_(std::make_shared<const nn::FunctionalModule>(module_.ptr())),
-      copies_(std::make_shared<Copies>()) {
-  std::vector<std::string> names;
-  for (const auto& parameter : module_->named_parameters()) {
-    names.push_back(parameter.key());
-    weights_.emplace_back(kPrefix + parameter.key(), parameter.value().detach().clone());
-  }
-  for (const auto& buffer : module_->named_buffers()) names.push_back(buffer.key());
-  places_ = functional_->places(names);
-}
-
-LearnedAttention LearnedAttention::with_weights(const NamedTensors& weights) const {
-  LearnedAttention result = *this;
-  result.weights_ = matching(kRule, weights_, weights);
-  result.copies_ = std::make_shared<Copies>();
-  return result;
-}
-
-std::vector<at::Tensor> LearnedAttention::tensors_on(at::Device device) const {
-  std::vector<at::Tensor> tensors;
-  bool constant = true;
-  for (const auto& [name, weight] : weights_) {
-    tensors.push_back(weight);
-    constant = constant && !weight.requires_grad();
-  }
-  for (const at::Tensor& buffer : module_->buffers()) tensors.push_back(buffer);
-  if (device.is_cpu()) return tensors;
-  const auto moved = [&] {
-    std::vector<at::Tensor> there;
-    for (const at::Tensor& tensor : tensors) there.push_back(tensor.to(device));
-    return there;
-  };
-  if (!constant) return moved();
-  const std::lock_guard lock(copies_->mutex);
-  std::vector<at::Tensor>& there = copies_->of_device[device.str()];
-  if (there.empty()) there = moved();
-  return there;
-}
-
-void LearnedAttention::add_axes(WeightAxes& axes) const {
-  const auto add = [&](const std::string& name, const std::vector<std::vector<std::string>>& own) {
-    axes[kPrefix + name] = own;
-  };
-  add("encoder.embed.weight", {{}, chunk_feature_names()});
-  add("encoder.embed_tensor.weight", {{}, step_feature_names()});
-  add("tensor_head.weight", {step_output_names(), {}});
-  add("tensor_head.bias", {step_output_names()});
-}
-
-AttendedOutputs LearnedAttention::operator()(const at::Tensor& features, const at::Tensor& chunks,
-                                             const ChunkGeometry& geometry, at::Tensor& memory,
-                                             at::Tensor& network_memory) const {
-  const std::vector<at::Tensor> tensors = tensors_on(features.device());
-  const at::ScalarType dtype = tensors.front().scalar_type();
-  at::Tensor held = memory, network_held = network_memory;
-  if (held.defined()) {
-    held = sound(held, dtype);
-    network_held = sound(network_held, dtype);
-  }
-  AttendedOutputs outputs = functional_->call(places_, tensors, [&](torch::nn::Module& module) {
-    return module.as<StepAttentionImpl>()->forward(features.to(dtype), chunks.to(dtype), geometry,
-                                                   held, network_held);
-  });
-  if (memory.defined()) {
-    memory = held.to(memory.scalar_type());
-    network_memory = network_held.to(network_memory.scalar_type());
+    const at::Tensor all = encoder->spread(encoded, plan);
+    outputs.chunks = chunk_head->forward(chunk_norm->forward(all)).squeeze(-1);
   }
   return outputs;
 }

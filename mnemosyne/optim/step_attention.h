@@ -7,14 +7,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "mnemosyne/core/fields.h"
-#include "mnemosyne/nn/functional_call.h"
 #include "mnemosyne/nn/hierarchical_encoder.h"
 #include "mnemosyne/nn/temporal_memory.h"
-#include "mnemosyne/optim/chunk_tokens.h"
-#include "mnemosyne/optim/weight_axes.h"
 
 namespace mnemosyne::optim {
 
@@ -49,17 +45,18 @@ struct AttendedOutputs {
   at::Tensor chunks;   ///< [C], of the logarithm of the step; undefined with `chunks = false`.
 };
 
-/// A spatial encoder of chunks, tensors and the network (nn::HierarchicalEncoder) with memories
-/// over time (nn::TemporalMemory) of every meta-token and of the network's token. Its heads start
-/// from zero.
+/// A spatial encoder of chunks, tensors and the network (nn::HierarchicalEncoder) with a memory
+/// over time (nn::TemporalMemory), of which every meta-token and the network's token are a stream.
+/// Its heads start from zero.
 class StepAttentionImpl : public torch::nn::Module {
  public:
   StepAttentionImpl(const StepAttentionOptions& options, int64_t num_features, int64_t num_outputs);
 
-  /// features [T,F] and chunk features of one network; `memory` [M,S] and `network_memory` [1,S]
-  /// move on by being replaced (they may be undefined without a memory).
+  /// features [T,F] and chunk features [C,...] of one network, whose chunks are where `plan` has
+  /// them (`encoder->plan`); `memory` [M,S] and `network_memory` [1,S] move on by being replaced
+  /// (they may be undefined without a memory).
   AttendedOutputs forward(const at::Tensor& features, const at::Tensor& chunks,
-                          const ChunkGeometry& geometry, at::Tensor& memory,
+                          const nn::EncoderPlan& plan, at::Tensor& memory,
                           at::Tensor& network_memory) const;
 
   /// M of a tensor of so many coordinates, and S.
@@ -70,7 +67,7 @@ class StepAttentionImpl : public torch::nn::Module {
       const std::optional<at::Device>& device = std::nullopt) const override;
 
   nn::HierarchicalEncoder encoder{nullptr};
-  nn::TemporalMemory memory{nullptr}, network_memory{nullptr};
+  nn::TemporalMemory memory{nullptr};
   nn::Norm tensor_norm{nullptr}, chunk_norm{nullptr};
   nn::Dense tensor_head{nullptr}, chunk_head{nullptr};
 
@@ -80,39 +77,5 @@ class StepAttentionImpl : public torch::nn::Module {
 };
 
 TORCH_MODULE(StepAttention);
-
-/// A StepAttention as a function of its weights, of which a rule has its own.
-class LearnedAttention {
- public:
-  /// With the weights that nothing has been learned with.
-  LearnedAttention(const StepAttentionOptions& options, int64_t num_features, int64_t num_outputs);
-
-  /// Parameters by their dotted names after "attention.".
-  const NamedTensors& weights() const { return weights_; }
-  LearnedAttention with_weights(const NamedTensors& weights) const;
-  /// What the weights' rows and columns belong to.
-  void add_axes(WeightAxes& axes) const;
-
-  /// `StepAttentionImpl::forward` in the dtype of the weights, on the device of the features. The
-  /// memories keep their own dtype; streams of theirs that are not finite begin anew.
-  AttendedOutputs operator()(const at::Tensor& features, const at::Tensor& chunks,
-                             const ChunkGeometry& geometry, at::Tensor& memory,
-                             at::Tensor& network_memory) const;
-
-  int64_t meta_tokens(int64_t numel) const { return module_->meta_tokens(numel); }
-  int64_t state_size() const { return module_->state_size(); }
-
- private:
-  /// Weights and then buffers on another device than the CPU, brought there once.
-  struct Copies;
-
-  std::vector<at::Tensor> tensors_on(at::Device device) const;
-
-  StepAttention module_;  // whose weights are those of no rule
-  std::shared_ptr<const nn::FunctionalModule> functional_;
-  std::vector<size_t> places_;
-  NamedTensors weights_;
-  std::shared_ptr<Copies> copies_;
-};
 
 }  // namespace mnemosyne::optim

@@ -9,6 +9,7 @@
 #include "mnemosyne/nn/attention.h"
 #include "mnemosyne/nn/linear_attention_memory.h"
 #include "mnemosyne/nn/position/placed_tokens.h"
+#include "mnemosyne/nn/position/position_factor.h"
 #include "mnemosyne/ops/linear_attention/linear_attention.h"
 
 namespace mnemosyne::nn {
@@ -34,13 +35,6 @@ struct Places {
 struct LinearCall {
   ops::LinearAttentionInputs inputs{};
   ops::LinearAttentionOptions options{};
-};
-
-/// A factor of the attention weights, p_i.s_j of rank N, whose parts may fade.
-struct PositionFactor {
-  at::Tensor query{};      ///< p [H,L,N] or [B,H,L,N].
-  at::Tensor key{};        ///< s [H,S,N] or [B,H,S,N].
-  at::Tensor log_decay{};  ///< [H,L,N] or [B,H,L,N], or undefined.
 };
 
 /// Whether linear attention may go by the matrix of all factors, [H,L,S].
