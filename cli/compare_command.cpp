@@ -120,7 +120,9 @@ std::string cell_table(const std::vector<meta::ContenderSummary>& cell,
                        const std::vector<std::string>& references) {
   std::vector<std::string> head{"optimizer", "rate",     "train loss", "+-",
                                 "val loss",  "accuracy", "mean loss",  "diverged"};
-  for (const std::string& reference : references) head.push_back("x " + reference);
+  for (const std::string& reference : references) {
+    head.insert(head.end(), {"x " + reference, "x val"});
+  }
   head.insert(head.end(), {"state B/param", "step x fused AdamW"});
   Table table(head, 2);
   for (size_t i = 0; i < cell.size(); ++i) {
@@ -134,7 +136,9 @@ std::string cell_table(const std::vector<meta::ContenderSummary>& cell,
                                  number(summary.area_under_curve),
                                  fmt::format("{}/{}", summary.diverged, summary.runs)};
     for (const std::string& reference : references) {
-      row.push_back(number(meta::geometric_mean(summary.ratios.at(reference)), 3));
+      row.push_back(number(meta::geometric_mean(summary.training_ratios.by_seed.at(reference)), 3));
+      row.push_back(
+          number(meta::geometric_mean(summary.validation_ratios.by_seed.at(reference)), 3));
     }
     row.push_back(number(costs[i].bytes_per_param, 3));
     row.push_back(number(costs[i].over_fused_adamw, 3));
@@ -155,7 +159,7 @@ std::string overall_table(const std::vector<meta::OverallRatio>& ratios) {
 
 struct Report {
   std::vector<io::Record> rows;
-  std::vector<io::Record> overall;
+  std::vector<io::Record> overall, overall_validation;
   std::string text;  // Markdown
 };
 
@@ -179,17 +183,21 @@ Report make_report(const std::vector<meta::CellResult>& results,
                                result.cell.num_steps, cell_table(cell, costs, references));
   }
   if (references.empty()) return report;
-  const auto overall = meta::overall_ratios(cells, references);
-  for (const meta::OverallRatio& ratio : overall) report.overall.push_back(to_record(ratio));
-  report.text +=
-      fmt::format("Steps ratio over all (geometric mean over tasks and seeds, > 1 is faster)\n\n{}",
-                  overall_table(overall));
+  const auto add = [&](meta::CurveKind kind, const char* title, std::vector<io::Record>& records) {
+    const auto overall = meta::overall_ratios(cells, references, kind);
+    for (const meta::OverallRatio& ratio : overall) records.push_back(to_record(ratio));
+    report.text += fmt::format("{}\n\n{}", title, overall_table(overall));
+  };
+  add(meta::CurveKind::kTraining,
+      "Steps ratio over all (geometric mean over tasks and seeds, > 1 is faster)", report.overall);
+  add(meta::CurveKind::kValidation, "\nThe same of validation curves", report.overall_validation);
   return report;
 }
 
 std::string json_of(const Report& report, const std::string& separator) {
   return "{\"rows\": " + io::to_json(report.rows, separator) +
-         ", \"overall\": " + io::to_json(report.overall, separator) + "}";
+         ", \"overall\": " + io::to_json(report.overall, separator) +
+         ", \"overall_validation\": " + io::to_json(report.overall_validation, separator) + "}";
 }
 
 void write_results(const std::string& folder, const Report& report,

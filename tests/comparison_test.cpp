@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/meta/checkpoint.h"
 #include "mnemosyne/meta/comparison_report.h"
 #include "testing.h"
 #include "toy_task.h"
@@ -105,8 +106,8 @@ TEST(Comparison, TunedBeatsBadRates) {
   EXPECT_TRUE(summaries[0].tuned);
   EXPECT_GT(summaries[0].lr, 1e-2);
   EXPECT_LT(summaries[0].training_loss, 0.1 * summaries[1].training_loss);
-  EXPECT_DOUBLE_EQ(summaries[0].mean_curve_ratios.at("adamw"), 1.0);
-  EXPECT_LT(geometric_mean(summaries[1].ratios.at("adamw")), 0.5);
+  EXPECT_DOUBLE_EQ(summaries[0].training_ratios.of_mean_curve.at("adamw"), 1.0);
+  EXPECT_LT(geometric_mean(summaries[1].training_ratios.by_seed.at("adamw")), 0.5);
   EXPECT_GE(results[0].contenders[0].grid.size(), 14u);
 }
 
@@ -130,6 +131,45 @@ TEST(Comparison, ThreadsChangeNothing) {
     EXPECT_EQ(one[0].contenders[i].lr, three[0].contenders[i].lr);
     EXPECT_EQ(one[0].contenders[i].runs[1].losses, three[0].contenders[i].runs[1].losses);
   }
+}
+
+TEST(Comparison, MeasuresHeldOutDataAlongTheRun) {
+  const ComparisonOptions options = toy_comparison({"adamw@1e-1", "adamw@1e-3"}, false);
+  const auto results = compare(options);
+  const RunRecord& run = results[0].contenders[0].runs[1];
+  ASSERT_EQ(run.validation_losses.size(), 21u);  // before the run and after every third of 60 steps
+  EXPECT_EQ(run.validation_losses.back(), run.validation_loss);
+  // Those of a rollout that is looked at by hand.
+  const Contender& contender = options.contenders[0];
+  Rollout rollout(options.cells[0].task, {contender.member(60, contender.lr, contender.schedule)},
+                  60, 1);
+  EXPECT_EQ(run.validation_losses[0], rollout.validation_loss()[0]);
+  for (int64_t step = 0; step < 30; ++step) rollout.step();
+  EXPECT_FLOAT_EQ(run.validation_losses[10], rollout.validation_loss()[0]);
+
+  const auto summaries = summarize(results[0], {"adamw@1e-1"});
+  EXPECT_DOUBLE_EQ(summaries[0].validation_ratios.of_mean_curve.at("adamw@1e-1"), 1.0);
+  EXPECT_LE(geometric_mean(summaries[1].validation_ratios.by_seed.at("adamw@1e-1")), 0.5);
+  const auto overall = overall_ratios({summaries}, {"adamw@1e-1"}, CurveKind::kValidation);
+  EXPECT_EQ(overall[1].geometric_mean,
+            geometric_mean(summaries[1].validation_ratios.by_seed.at("adamw@1e-1")));
+}
+
+/// Nothing is held out.
+class TrainingOnly : public testing::LineTask {
+ public:
+  std::vector<tasks::Batch> validation_batches() const override { return {}; }
+};
+
+TEST(Comparison, WithoutHeldOutDataNoRatioIsDefined) {
+  ComparisonOptions options = toy_comparison({"adamw@1e-1"}, false);
+  options.cells[0].task = std::make_shared<TrainingOnly>();
+  const auto results = compare(options);
+  EXPECT_TRUE(std::isnan(results[0].contenders[0].runs[0].validation_loss));
+  const auto summaries = summarize(results[0], {"adamw@1e-1"});
+  EXPECT_TRUE(std::isnan(summaries[0].validation_ratios.of_mean_curve.at("adamw@1e-1")));
+  const auto overall = overall_ratios({summaries}, {"adamw@1e-1"}, CurveKind::kValidation);
+  EXPECT_TRUE(std::isnan(overall[0].geometric_mean));
 }
 
 TEST(Comparison, CountsDivergences) {
@@ -183,6 +223,26 @@ class ApartTask : public testing::LineTask {
   bool is_batched() const override { return false; }
 };
 
+TEST_F(StoredComparison, RunsOfAnEarlierVersionAreRunAgain) {
+  ComparisonOptions one = options({"x=sgd@1e-3"});
+  const auto results = compare(one);
+  const RunStore store(folder_);
+  const auto before = files();
+  ASSERT_EQ(before.size(), 2u);
+  const std::string path = before.begin()->first;
+  const io::TensorFile file = load_checkpoint(path);
+  NamedTensors without;  // what was not kept then
+  for (const auto& [name, tensor] : file.tensors) {
+    if (name != "validation_losses") without.emplace_back(name, tensor);
+  }
+  ASSERT_EQ(without.size() + 1, file.tensors.size());
+  save_checkpoint(path, without, {{"settings", file.metadata.at("settings")}});
+  const auto again = compare(one);
+  EXPECT_EQ(again[0].contenders[0].runs[0].validation_losses,
+            results[0].contenders[0].runs[0].validation_losses);
+  EXPECT_EQ(load_checkpoint(path).tensors.size(), file.tensors.size());
+}
+
 TEST_F(StoredComparison, MembersThatAreNotBatchedRunApart) {
   ComparisonOptions apart = options({"adamw", "orthogonal", "sgd@1e-3"});
   apart.cells[0].task = std::make_shared<ApartTask>();
@@ -205,7 +265,7 @@ TEST_F(StoredComparison, MembersThatAreNotBatchedRunApart) {
       const RunRecord &a = results[0].contenders[i].runs[seed],
                       &b = alone[0].contenders[0].runs[seed];
       EXPECT_EQ(a.losses, b.losses);
-      EXPECT_EQ(a.validation_loss, b.validation_loss);
+      EXPECT_EQ(a.validation_losses, b.validation_losses);
     }
   }
   const auto before = files();
@@ -283,8 +343,8 @@ TEST(Comparison, RefusesBadOptions) {
 TEST(ComparisonReport, OverallIsTheGeometricMeanOverCellsAndSeeds) {
   const auto cell = [](const std::string& name, std::vector<double> ratios) {
     ContenderSummary summary{.cell = name, .label = "ours"};
-    summary.ratios["adamw"] = std::move(ratios);
-    summary.mean_curve_ratios["adamw"] = 1.5;
+    summary.training_ratios.by_seed["adamw"] = std::move(ratios);
+    summary.training_ratios.of_mean_curve["adamw"] = 1.5;
     return std::vector<ContenderSummary>{summary};
   };
   const auto overall = overall_ratios({cell("a", {2.0, 8.0}), cell("b", {0.5, 0.5})}, {"adamw"});

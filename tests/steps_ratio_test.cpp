@@ -76,5 +76,22 @@ TEST(StepsRatio, GeometricMeanLeavesOutWhatIsUndefined) {
   EXPECT_TRUE(std::isnan(geometric_mean({nan})));
 }
 
+TEST(StepsRatio, RunsStraightBetweenValues) {
+  EXPECT_EQ(between({4, 2, 1}, 4), (Curve{3, 2, 1.5, 1}));
+  EXPECT_EQ(between({1, kInfinity}, 1), (Curve{kInfinity}));
+  const Curve late = between({2, 1, kInfinity}, 4);
+  EXPECT_EQ(late[1], 1.0f) << "nothing of what comes after";
+  EXPECT_TRUE(std::isinf(late[2]));
+  EXPECT_THROW(between({1}, 5), c10::Error);
+}
+
+TEST(StepsRatio, CurvesOfHeldOutDataAreNotSmoothed) {
+  const StepsTarget target = steps_target({between({10, 1}, 90)}, /*window=*/1);
+  EXPECT_NEAR(target.loss, 1.02, 1e-6);
+  EXPECT_EQ(target.steps, 90);
+  EXPECT_DOUBLE_EQ(steps_ratio(target, between({10, 1, 1}, 90), 1), 2.0);
+  EXPECT_NEAR(steps_ratio(target, between({10, 2}, 90), 1), 0.5 * 1.02 / 2, 1e-6);
+}
+
 }  // namespace
 }  // namespace mnemosyne::meta

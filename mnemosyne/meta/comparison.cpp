@@ -64,6 +64,14 @@ std::vector<std::vector<size_t>> pieces(const tasks::Task& task, size_t count) {
   return result;
 }
 
+// Whether the run has come through another share of its length; runs shorter than that many steps
+// are looked at after each.
+bool is_validation_step(const Rollout& rollout) {
+  constexpr int64_t kParts = 20;
+  const int64_t parts = std::min(kParts, rollout.num_steps()), step = rollout.step_index();
+  return step * parts / rollout.num_steps() > (step - 1) * parts / rollout.num_steps();
+}
+
 // The search of one contender on one cell.
 struct Search {
   size_t cell;
@@ -252,23 +260,31 @@ class Comparison {
     }
   }
 
-  // Curves by member; with `records`, also the validation values at the end.
+  // Curves by member; with `records`, also what validation says.
   std::vector<Curve> train(const Cell& cell, const std::vector<Member>& members, uint64_t seed,
                            const std::string& piece, StageProgress& progress,
                            std::vector<RunRecord>* records) const {
     Rollout rollout(cell.task, members, cell.num_steps, seed, options_.device);
     std::vector<Curve> curves(members.size());
+    const auto validate = [&] {
+      const std::vector<float> losses = rollout.validation_loss();
+      for (size_t m = 0; m < losses.size(); ++m) {
+        (*records)[m].validation_losses.push_back(losses[m]);
+      }
+    };
+    if (records != nullptr) validate();
     while (!rollout.done()) {
       const std::vector<float> losses = rollout.step();
       for (size_t m = 0; m < members.size(); ++m) curves[m].push_back(losses[m]);
       progress.advance(piece, static_cast<int64_t>(members.size()));
+      if (records != nullptr && is_validation_step(rollout)) validate();
     }
     if (records != nullptr) {
       constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-      const std::vector<float> loss = rollout.validation_loss();
       const std::vector<float> accuracy = rollout.validation_accuracy();
       for (size_t m = 0; m < members.size(); ++m) {
-        (*records)[m].validation_loss = loss.empty() ? kNone : loss[m];
+        const Curve& losses = (*records)[m].validation_losses;
+        (*records)[m].validation_loss = losses.empty() ? kNone : losses.back();
         (*records)[m].validation_accuracy = accuracy.empty() ? kNone : accuracy[m];
       }
     }

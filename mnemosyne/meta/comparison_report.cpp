@@ -25,9 +25,16 @@ double spread(const std::vector<RunRecord>& runs, double centre) {
   return std::isfinite(variance) ? std::sqrt(variance) : std::numeric_limits<double>::infinity();
 }
 
-std::vector<Curve> curves_of(const ContenderResult& contender) {
+/// One curve a run; none where nothing is held out.
+std::vector<Curve> curves_of(const ContenderResult& contender, CurveKind kind) {
   std::vector<Curve> curves;
-  for (const RunRecord& run : contender.runs) curves.push_back(run.losses);
+  for (const RunRecord& run : contender.runs) {
+    if (kind == CurveKind::kTraining) {
+      curves.push_back(run.losses);
+    } else if (run.validation_losses.size() > 1) {
+      curves.push_back(between(run.validation_losses, static_cast<int64_t>(run.losses.size())));
+    }
+  }
   return curves;
 }
 
@@ -64,8 +71,27 @@ std::pair<double, double> bootstrap(const std::vector<double>& cell_means) {
   return {means[kDraws / 40], means[kDraws - 1 - kDraws / 40]};
 }
 
+StepsRatios ratios_of(const ContenderResult& contender, const CellResult& result,
+                      const std::vector<std::string>& references, CurveKind kind) {
+  const int64_t window = kind == CurveKind::kTraining ? kSmoothing : 1;
+  const std::vector<Curve> curves = curves_of(contender, kind);
+  StepsRatios ratios;
+  for (const std::string& reference : references) {
+    const std::vector<Curve> bar = curves_of(find_reference(result, reference), kind);
+    const bool defined = !curves.empty() && !bar.empty();
+    const StepsTarget target = defined ? steps_target(bar, window) : StepsTarget{};
+    std::vector<double>& by_seed = ratios.by_seed[reference];
+    for (const Curve& curve : curves) {
+      if (defined) by_seed.push_back(steps_ratio(target, curve, window));
+    }
+    ratios.of_mean_curve[reference] = defined ? steps_ratio(target, mean_of(curves), window)
+                                              : std::numeric_limits<double>::quiet_NaN();
+  }
+  return ratios;
+}
+
 OverallRatio overall_ratio(const std::vector<std::vector<ContenderSummary>>& cells,
-                           size_t contender, const std::string& reference) {
+                           size_t contender, const std::string& reference, CurveKind kind) {
   OverallRatio result{.label = cells.front()[contender].label, .reference = reference};
   std::vector<double> all;
   std::vector<double> cell_means;
@@ -73,9 +99,9 @@ OverallRatio overall_ratio(const std::vector<std::vector<ContenderSummary>>& cel
   result.worst = std::numeric_limits<double>::infinity();
   for (const auto& cell : cells) {
     const ContenderSummary& summary = cell[contender];
-    const std::vector<double>& ratios = summary.ratios.at(reference);
+    const std::vector<double>& ratios = summary.ratios(kind).by_seed.at(reference);
     const double own = geometric_mean(ratios);
-    mean_curves.push_back(summary.mean_curve_ratios.at(reference));
+    mean_curves.push_back(summary.ratios(kind).of_mean_curve.at(reference));
     if (std::isnan(own)) continue;
     all.insert(all.end(), ratios.begin(), ratios.end());
     cell_means.push_back(own);
@@ -113,23 +139,20 @@ std::vector<ContenderSummary> summarize(const CellResult& result,
     summary.validation_accuracy = mean(runs, &RunRecord::validation_accuracy);
     summary.area_under_curve = mean(runs, &RunRecord::area_under_curve);
     summary.diverged = std::count_if(runs.begin(), runs.end(), std::mem_fn(&RunRecord::diverged));
-    for (const std::string& reference : references) {
-      const StepsTarget target = steps_target(curves_of(find_reference(result, reference)));
-      std::vector<double>& ratios = summary.ratios[reference];
-      for (const RunRecord& run : runs) ratios.push_back(steps_ratio(target, run.losses));
-      summary.mean_curve_ratios[reference] = steps_ratio(target, mean_of(curves_of(contender)));
-    }
+    summary.training_ratios = ratios_of(contender, result, references, CurveKind::kTraining);
+    summary.validation_ratios = ratios_of(contender, result, references, CurveKind::kValidation);
     summaries.push_back(std::move(summary));
   }
   return summaries;
 }
 
 std::vector<OverallRatio> overall_ratios(const std::vector<std::vector<ContenderSummary>>& cells,
-                                         const std::vector<std::string>& references) {
+                                         const std::vector<std::string>& references,
+                                         CurveKind kind) {
   std::vector<OverallRatio> result;
   for (const std::string& reference : references) {
     for (size_t i = 0; i < cells.front().size(); ++i) {
-      result.push_back(overall_ratio(cells, i, reference));
+      result.push_back(overall_ratio(cells, i, reference, kind));
     }
   }
   return result;
@@ -148,12 +171,16 @@ io::Record to_record(const ContenderSummary& summary) {
                     {"area_under_curve", summary.area_under_curve},
                     {"diverged", summary.diverged},
                     {"runs", summary.runs}};
-  for (const auto& [reference, ratios] : summary.ratios) {
-    record.emplace_back("ratios_over_" + reference, ratios);
-    record.emplace_back("ratio_over_" + reference, geometric_mean(ratios));
-    record.emplace_back("mean_curve_ratio_over_" + reference,
-                        summary.mean_curve_ratios.at(reference));
-  }
+  const auto add = [&](const std::string& kind, const StepsRatios& all) {
+    for (const auto& [reference, ratios] : all.by_seed) {
+      record.emplace_back(kind + "ratios_over_" + reference, ratios);
+      record.emplace_back(kind + "ratio_over_" + reference, geometric_mean(ratios));
+      record.emplace_back(kind + "mean_curve_ratio_over_" + reference,
+                          all.of_mean_curve.at(reference));
+    }
+  };
+  add("", summary.training_ratios);
+  add("validation_", summary.validation_ratios);
   return record;
 }
 

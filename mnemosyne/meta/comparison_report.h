@@ -9,6 +9,17 @@
 
 namespace mnemosyne::meta {
 
+/// Steps ratios of one contender on one cell over each reference (see steps_ratio.h).
+struct StepsRatios {
+  std::map<std::string, std::vector<double>> by_seed = {};
+  /// Of the mean curve over the seeds: less noisy where seeds differ by more than 2 %.
+  std::map<std::string, double> of_mean_curve = {};
+};
+
+/// Whose curves a ratio is of: losses of training batches, or what is measured on held-out data
+/// after every twentieth of the run.
+enum class CurveKind { kTraining, kValidation };
+
 /// One contender on one cell in figures; losses are means over the seeds.
 struct ContenderSummary {
   std::string cell;
@@ -24,10 +35,12 @@ struct ContenderSummary {
   int64_t diverged = 0;  ///< Runs.
   int64_t runs = 0;
 
-  /// Steps ratio over each reference, by seed (see steps_ratio.h).
-  std::map<std::string, std::vector<double>> ratios = {};
-  /// The same of the mean curve over the seeds: less noisy where seeds differ by more than 2 %.
-  std::map<std::string, double> mean_curve_ratios = {};
+  StepsRatios training_ratios = {};
+  StepsRatios validation_ratios = {};  ///< NaN where nothing is held out.
+
+  const StepsRatios& ratios(CurveKind kind) const {
+    return kind == CurveKind::kTraining ? training_ratios : validation_ratios;
+  }
 };
 
 /// A contender over all cells against one reference.
@@ -46,9 +59,10 @@ struct OverallRatio {
 std::vector<ContenderSummary> summarize(const CellResult& result,
                                         const std::vector<std::string>& references);
 
-/// Every contender against every reference over all cells.
+/// Every contender against every reference over all cells that have such curves.
 std::vector<OverallRatio> overall_ratios(const std::vector<std::vector<ContenderSummary>>& cells,
-                                         const std::vector<std::string>& references);
+                                         const std::vector<std::string>& references,
+                                         CurveKind kind = CurveKind::kTraining);
 
 io::Record to_record(const ContenderSummary& summary);
 io::Record to_record(const OverallRatio& ratio);

@@ -84,6 +84,10 @@ std::optional<RunRecord> RunStore::load_run(const Key& key, const std::string& s
   const auto tensors = folder_.empty() ? std::nullopt : load(file, settings);
   if (!tensors) return {};
   RunRecord run{.losses = to_vector<float>(find(*tensors, "loss"), file)};
+  // Runs of earlier versions have no such curve, and are run again.
+  const auto has_curve = [](const auto& named) { return named.first == "validation_losses"; };
+  if (std::none_of(tensors->begin(), tensors->end(), has_curve)) return {};
+  run.validation_losses = to_vector<float>(find(*tensors, "validation_losses"), file);
   const auto validation = to_vector<double>(find(*tensors, "validation"), file);
   if (validation.size() != 2 || run.losses.empty()) {
     throw InputError("[compare] " + file + ": expected losses and two validation values");
@@ -97,7 +101,9 @@ void RunStore::save_run(const Key& key, const std::string& settings, const RunRe
   if (folder_.empty()) return;
   const std::vector<double> validation{run.validation_loss, run.validation_accuracy};
   save(path("curves", key), settings,
-       {{"loss", to_tensor(run.losses)}, {"validation", to_tensor(validation)}});
+       {{"loss", to_tensor(run.losses)},
+        {"validation", to_tensor(validation)},
+        {"validation_losses", to_tensor(run.validation_losses)}});
 }
 
 std::map<GridPoint, double> RunStore::load_tuning(const Key& key,

@@ -15,6 +15,7 @@ struct RunRecord {
   Curve losses;                    ///< Training loss of every step; infinite from a divergence on.
   double validation_loss = 0;      ///< At the end; NaN where the task has no held-out data.
   double validation_accuracy = 0;  ///< At the end; NaN where the task is no classification.
+  Curve validation_losses = {};    ///< Before the run and after every twentieth of it.
 
   double final_training_loss() const { return final_loss(losses); }
 

@@ -46,20 +46,33 @@ Curve smooth(const Curve& losses, int64_t window) {
   return result;
 }
 
-double final_loss(const Curve& losses) {
+Curve between(const Curve& values, int64_t num_steps) {
+  TORCH_CHECK(values.size() > 1, "[between] expected at least two values, got ", values.size());
+  Curve result;
+  const auto spans = static_cast<double>(values.size() - 1);
+  for (int64_t step = 1; step <= num_steps; ++step) {
+    const double place = spans * static_cast<double>(step) / static_cast<double>(num_steps);
+    const auto before = std::min(static_cast<size_t>(place), values.size() - 2);
+    const double share = place - static_cast<double>(before);
+    // A share of zero takes nothing of an infinite value.
+    const double next = share > 0.0 ? share * values[before + 1] : 0.0;
+    const double own = share < 1.0 ? (1.0 - share) * values[before] : 0.0;
+    result.push_back(static_cast<float>(own + next));
+  }
+  return result;
+}
+
+double final_loss(const Curve& losses, int64_t window) {
   TORCH_CHECK(!losses.empty(), "[final_loss] expected at least one loss, got none");
-  const float last =
-      smooth({losses.end() -
-                  std::min<std::ptrdiff_t>(kSmoothing, static_cast<std::ptrdiff_t>(losses.size())),
-              losses.end()})
-          .back();
+  const auto length = std::min<std::ptrdiff_t>(window, static_cast<std::ptrdiff_t>(losses.size()));
+  const float last = smooth({losses.end() - length, losses.end()}, window).back();
   return std::isfinite(last) ? last : std::numeric_limits<double>::infinity();
 }
 
-StepsTarget steps_target(const std::vector<Curve>& baseline_runs) {
+StepsTarget steps_target(const std::vector<Curve>& baseline_runs, int64_t window) {
   std::vector<Curve> finite;
   for (const Curve& run : baseline_runs) {
-    if (std::isfinite(final_loss(run))) finite.push_back(smooth(run));
+    if (std::isfinite(final_loss(run, window))) finite.push_back(smooth(run, window));
   }
   if (finite.empty()) return {std::numeric_limits<double>::infinity(), 0};
   const Curve mean = mean_curve(finite);
@@ -68,11 +81,12 @@ StepsTarget steps_target(const std::vector<Curve>& baseline_runs) {
   return {target, steps_to_reach(mean, static_cast<int64_t>(baseline_runs.front().size()), target)};
 }
 
-double steps_ratio(const StepsTarget& target, const Curve& run) {
+double steps_ratio(const StepsTarget& target, const Curve& run, int64_t window) {
   if (!std::isfinite(target.loss)) return std::numeric_limits<double>::quiet_NaN();
-  const int64_t steps = steps_to_reach(smooth(run), static_cast<int64_t>(run.size()), target.loss);
+  const int64_t steps =
+      steps_to_reach(smooth(run, window), static_cast<int64_t>(run.size()), target.loss);
   if (steps > 0) return static_cast<double>(target.steps) / static_cast<double>(steps);
-  const double last = final_loss(run);
+  const double last = final_loss(run, window);
   // The quotient says how near the run came only while losses are positive.
   const double nearness = target.loss > 0 && last > 0 ? target.loss / last : 0;
   return std::clamp(kBestMiss * nearness, kWorst, kBestMiss);
