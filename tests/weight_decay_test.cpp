@@ -28,6 +28,8 @@ double first_step_size(const std::string& rule, double lr, const at::Tensor& par
   if (rule == "lstm-rnnprop") return lr * 0.1;
   // Warm-up of ten steps, and the largest boost.
   if (rule == "orthogonal" || rule == "mnemosyne") return lr * 1e-2 * 0.1 * 2.5;
+  if (rule == "normuon") return param.dim() >= 2 ? lr : lr * 0.015;
+  if (rule == "amuse") return lr / 50;  // warm-up
   if (rule == "mnemosyne-coordinate") {
     return lr * 0.03 * std::max(param.square().mean().sqrt().item<double>(), 0.03);
   }
@@ -83,6 +85,10 @@ TEST_P(EveryRuleDecays, AtEveryStepOfASchedule) {
       // The fast iterate is what decays.
       difference = plain.state[i][2] - decayed.state[i][2];
     }
+    if (GetParam() == "amuse") {
+      difference = plain.state[i][2] - decayed.state[i][2];
+      expected = sizes[i] * kDecay * state[i][2];
+    }
     EXPECT_TRUE(close(difference, expected, {1e-8, 1e-12})) << i;
     EXPECT_GT(sizes[i], 0.0);
   }
@@ -96,7 +102,7 @@ TEST_P(EveryRuleDecays, NotAtAllWhenToldZero) {
   const auto zero = rule()->update(grads, state, params, {.lr = 1.0, .weight_decay = 0.0});
   const auto unset = rule()->update(grads, state, params, {.lr = 1.0});
   const double own = rule()->default_weight_decay();
-  EXPECT_EQ(own, GetParam() == "adamw" ? 0.01 : 0.0);
+  EXPECT_EQ(own, GetParam() == "adamw" ? 0.01 : GetParam() == "amuse" ? 0.05 : 0.0);
   const double size = rule()->step_sizes(state, params, {.lr = 1.0})[0];
   EXPECT_TRUE(close(unset.updates[0] - zero.updates[0], size * own * params[0], {1e-9, 1e-12}));
 }

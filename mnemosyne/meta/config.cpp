@@ -86,7 +86,8 @@ void bind(Fields& visit, MetaConfig& c) {
   visit("reparametrized_fraction", c.reparametrized_fraction,
         "fraction of runs on re-scaled tasks");
   visit("estimators", c.estimators,
-        "gradient estimators to mix, NAME=WEIGHT with evolution, pes and truncated");
+        "gradient estimators to mix, NAME=WEIGHT with evolution, "
+        "output_evolution, pes and truncated");
   visit("normalize_estimators", c.normalize_estimators, "mix directions instead of gradients");
   visit("seed", c.seed, "of every random draw");
   visit("num_outer_steps", c.num_outer_steps, "outer steps");
@@ -119,6 +120,9 @@ void bind(Fields& visit, MetaConfig& c) {
   visit("truncated_tasks", c.truncated_tasks, "windows per outer step of truncated");
   visit("imitation_fraction", c.imitation_fraction, "fraction of those lives led by an expert");
   visit("expert_rates", c.expert_rates, "learning rates of the experts");
+  visit("output_window", c.output_window,
+        "output_evolution: inner steps differentiated through together");
+  visit("output_stride", c.output_stride, "of every so many");
   visit("validate_every", c.validate_every, "outer steps between validations; 0: never");
   visit("validation_tasks", c.validation_tasks, "tasks per validation family");
   visit("validation_length_factor", c.validation_length_factor,
@@ -163,6 +167,8 @@ void MetaConfig::validate() const {
   require_positive(loss_floor, "loss_floor");
   require_positive(validation_floor, "validation_floor");
   require_at_least(window, 1, "window");
+  require_at_least(output_window, 1, "output_window");
+  require_at_least(output_stride, output_window, "output_stride");
   require_at_least(truncated_tasks, 1, "truncated_tasks");
   require_fraction(imitation_fraction, "imitation_fraction");
   require(!expert_rates.empty(), "expert_rates", "at least one learning rate", "none");
@@ -193,7 +199,7 @@ std::vector<NamedNumber> parse_estimators(const MetaConfig& config) {
   std::vector<NamedNumber> result;
   for (const std::string& text : config.estimators) {
     const NamedNumber entry = parse_named_number(text, "estimators", 1.0);
-    one_of("estimators", entry.name, {"evolution", "pes", "truncated"});
+    one_of("estimators", entry.name, {"evolution", "output_evolution", "pes", "truncated"});
     require_positive(entry.number, "estimators");
     result.push_back(entry);
   }

@@ -59,6 +59,8 @@ struct MetaConfig {
   int64_t truncated_tasks = 8;
   double imitation_fraction = 0.3;
   std::vector<double> expert_rates = {1e-3, 3e-3, 1e-2};
+  int64_t output_window = 8;
+  int64_t output_stride = 40;
 
   int64_t validate_every = 25;
   int64_t validation_tasks = 1;

@@ -32,7 +32,7 @@ MetaGradient EvolutionEstimator::estimate(const optim::UpdateRule& rule, const O
     return derive_seed(step.seed, {stream, index, static_cast<uint64_t>(task)});
   };
   const NamedTensors weights = rule.weights();
-  const at::Tensor scale = perturbation_scale(weights, perturbation.scales);
+  const at::Tensor scale = this->scale(rule);
   std::vector<Run> runs;
   std::vector<Trial> trials(static_cast<size_t>(options_.num_tasks));
   for (int64_t task = 0; task < options_.num_tasks; ++task) {
@@ -57,14 +57,25 @@ MetaGradient EvolutionEstimator::estimate(const optim::UpdateRule& rule, const O
   };
   run_in_slices(options_.num_tasks, step.num_workers, {.left = left, .advance = advance});
 
-  std::vector<MetaGradient> contributions;
-  for (int64_t task = 0; task < options_.num_tasks; ++task) {
+  std::vector<MetaGradient> contributions(trials.size());
+  run_parallel(options_.num_tasks, step.num_workers, [&](int64_t task) {
     const Trial& trial = trials[task];
-    contributions.push_back(
-        contribution(runs[task], run_fitness(trial.losses, trial.validation, options_.fitness),
-                     trial.noise, scale));
-  }
+    MetaGradient& own = contributions[task];
+    own = contribution(runs[task], run_fitness(trial.losses, trial.validation, options_.fitness),
+                       trial.noise, scale);
+    if (own.gradient.defined()) own.gradient = gradient(rule, runs[task], own.gradient, step);
+  });
   return combine_contributions(contributions, flatten(weights).detach());
+}
+
+at::Tensor EvolutionEstimator::scale(const optim::UpdateRule& rule) const {
+  return perturbation_scale(rule.weights(), options_.perturbation.scales);
+}
+
+at::Tensor EvolutionEstimator::gradient(const optim::UpdateRule& /*rule*/, const Run& /*run*/,
+                                        const at::Tensor& perturbed,
+                                        const OuterStep& /*step*/) const {
+  return perturbed;
 }
 
 MetaGradient EvolutionEstimator::contribution(const Run& run, const std::vector<double>& fitness,

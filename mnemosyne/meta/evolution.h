@@ -28,8 +28,18 @@ class EvolutionEstimator : public GradientEstimator {
 
   MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) override;
 
+ protected:
+  const EvolutionOptions& options() const { return options_; }
+
+  /// What sigma is multiplied by for each weight, [N]; what is not perturbed has zero.
+  virtual at::Tensor scale(const optim::UpdateRule& rule) const;
+
+  /// The gradient of a run by all weights from that by those that were perturbed, both [N].
+  virtual at::Tensor gradient(const optim::UpdateRule& rule, const Run& run,
+                              const at::Tensor& perturbed, const OuterStep& step) const;
+
  private:
-  /// What the fitness [2 K] of a run's population says of the gradient.
+  /// What the fitness [2 K] of a run's population says of the gradient by what was perturbed.
   MetaGradient contribution(const Run& run, const std::vector<double>& fitness,
                             const at::Tensor& noise, const at::Tensor& scale) const;
 

@@ -59,6 +59,19 @@ at::Tensor checked_losses(const LossGradients& step) {
   return result;
 }
 
+Sample sample_gradients(const tasks::Task& task, tasks::BatchStream& stream,
+                        const std::vector<at::Tensor>& params, int64_t step) {
+  std::vector<at::Tensor> stacked;
+  for (const at::Tensor& param : params) {
+    stacked.push_back(param.detach().unsqueeze(0).requires_grad_(true));
+  }
+  const LossGradients now =
+      loss_gradients(task, stacked, tasks::on_device(stream.at(step), params[0].device()));
+  Sample sample{.loss = to_vector(checked_losses(now))[0]};
+  for (const at::Tensor& grad : now.grads) sample.grads.push_back(grad.squeeze(0));
+  return sample;
+}
+
 std::vector<float> to_vector(const at::Tensor& values) {
   const at::Tensor contiguous = values.detach().to(at::kCPU, at::kFloat).contiguous();
   const float* data = contiguous.const_data_ptr<float>();

@@ -24,6 +24,16 @@ LossGradients loss_gradients(const tasks::Task& task, const std::vector<at::Tens
 /// has to be read of a step, on any device.
 at::Tensor checked_losses(const LossGradients& step);
 
+/// A network's loss and gradients at one step, without a graph.
+struct Sample {
+  double loss = 0;  ///< NaN where the loss or a gradient is not finite.
+  std::vector<at::Tensor> grads = {};
+};
+
+/// That of one network at `params`, on their device, for a step's batch.
+Sample sample_gradients(const tasks::Task& task, tasks::BatchStream& stream,
+                        const std::vector<at::Tensor>& params, int64_t step);
+
 /// The values of a tensor, read as float32.
 std::vector<float> to_vector(const at::Tensor& values);
 

@@ -3,6 +3,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/evolution.h"
 #include "mnemosyne/meta/mixture.h"
+#include "mnemosyne/meta/output_evolution.h"
 #include "mnemosyne/meta/persistent_evolution.h"
 #include "mnemosyne/meta/run_sampler.h"
 #include "mnemosyne/meta/truncated_gradient.h"
@@ -39,10 +40,14 @@ std::unique_ptr<GradientEstimator> make_estimator(const std::string& name,
                                             .perturbation = perturbation,
                                             .fitness = fitness});
   }
-  return std::make_unique<EvolutionEstimator>(
-      sampler,
-      EvolutionOptions{
-          .num_tasks = config.num_tasks, .perturbation = perturbation, .fitness = fitness});
+  const EvolutionOptions evolution{
+      .num_tasks = config.num_tasks, .perturbation = perturbation, .fitness = fitness};
+  if (name == "output_evolution") {
+    return std::make_unique<OutputEvolutionEstimator>(
+        sampler, evolution,
+        OutputEvolutionOptions{.window = config.output_window, .stride = config.output_stride});
+  }
+  return std::make_unique<EvolutionEstimator>(sampler, evolution);
 }
 
 std::unique_ptr<GradientEstimator> make_estimators(const MetaConfig& config) {

@@ -22,20 +22,6 @@ constexpr uint64_t kExpertStream = 4;
 
 using Tensors = std::vector<at::Tensor>;
 
-/// At `params` [...], on their device.
-Sample sample_gradients(const tasks::Task& task, tasks::BatchStream& stream, const Tensors& params,
-                        int64_t step) {
-  Tensors stacked;
-  for (const at::Tensor& param : params) {
-    stacked.push_back(param.detach().unsqueeze(0).requires_grad_(true));
-  }
-  const LossGradients now =
-      loss_gradients(task, stacked, tasks::on_device(stream.at(step), params[0].device()));
-  Sample sample{.loss = to_vector(checked_losses(now))[0]};
-  for (const at::Tensor& grad : now.grads) sample.grads.push_back(grad.squeeze(0));
-  return sample;
-}
-
 /// params - factor updates, without a graph.
 Tensors subtracted(const Tensors& params, const Tensors& updates, double factor) {
   Tensors result;

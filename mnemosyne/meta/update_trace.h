@@ -6,14 +6,9 @@
 #include <vector>
 
 #include "mnemosyne/meta/fitness.h"
+#include "mnemosyne/meta/loss_gradients.h"
 
 namespace mnemosyne::meta {
-
-/// A network's loss and gradients at one step, without a graph.
-struct Sample {
-  double loss = 0;  ///< NaN where the loss or a gradient is not finite.
-  std::vector<at::Tensor> grads = {};
-};
 
 /// The updates of a window, still attached to the weights that made them, and dJ/du of each.
 struct UpdateTrace {

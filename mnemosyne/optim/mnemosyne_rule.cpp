@@ -100,7 +100,7 @@ AttendedOutputs MnemosyneRule::attend(StepList& list, const std::vector<Network>
   at::Tensor memory = joined(held).to(features.device()).view({-1, size});
   at::Tensor network_memory = joined(shared).to(features.device());
   const AttendedOutputs outputs = (*attention_)(plan, features, chunks, memory, network_memory);
-  const std::vector<at::Tensor> next = memory.view({-1}).split_with_sizes(lengths);
+  const std::vector<at::Tensor> next = memory.reshape({-1}).split_with_sizes(lengths);
   const std::vector<at::Tensor> next_shared = network_memory.split(1);
   if (list.in_place()) {
     at::_foreach_copy_(held, next);
@@ -154,6 +154,7 @@ ops::StepCorrection MnemosyneRule::correct(StepList& list,
     attended = attend(list, networks, *plan, x, tokens);
     z = z + attended.tensors;
   }
+  if (networks.front().decisions != nullptr) *networks.front().decisions = {x, z};
   ops::StepCorrection correction =
       step_correction(z, {.step = options_.step_bound, .mixture = options_.mixture_bound});
   if (!attention_) return correction;
@@ -176,7 +177,8 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
       correct(list, {{.rule = this,
                       .params = params,
                       .facts = facts_of(list.state(), params, options),
-                      .shared = &list.state().shared}});
+                      .shared = &list.state().shared,
+                      .decisions = options.decisions}});
   return {.updates = list.directions(&correction), .state = std::move(list.state())};
 }
 

@@ -94,6 +94,7 @@ class MnemosyneRule : public UpdateRule {
     size_t first = 0;  // of the list
     std::vector<TensorFacts> facts;
     std::vector<at::Tensor>* shared;
+    Decisions* decisions = nullptr;
   };
 
   int64_t chunk_size() const { return attention_ ? options_.attention.chunk_size : 0; }

@@ -1,17 +1,13 @@
 #include "mnemosyne/optim/muon.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/optim/newton_schulz.h"
 
 namespace mnemosyne::optim {
 
@@ -26,26 +22,7 @@ static void bind(Fields& visit, MuonOptions& options) {
 
 namespace {
 
-constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
 constexpr double kSmallestNorm = 1e-7;
-
-// A polynomial whose fixed number of steps brings every singular value of x [rows, columns] near 1.
-at::Tensor newton_schulz(at::Tensor x, int64_t num_iterations) {
-  const bool tall = x.size(0) > x.size(1);
-  if (tall) x = x.t();
-  at::Tensor norm = x.norm();
-  if (!x.is_cpu() || !std::isfinite(norm.item<double>())) {
-    // In double precision where the squares are too large for float.
-    const at::Tensor precise = at::linalg_vector_norm(x, 2, {}, false, at::kDouble);
-    norm = at::where(at::isfinite(norm), norm, precise.to(x.scalar_type()));
-  }
-  x = x.div(norm.clamp_min(kSmallestNorm));
-  for (int64_t i = 0; i < num_iterations; ++i) {
-    const at::Tensor gram = x.mm(x.t());
-    x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);
-  }
-  return tall ? x.t() : x;
-}
 
 StepOptions adam_step_options(const MuonOptions& muon, StepOptions options) {
   options.lr *= muon.adam_lr_ratio;
@@ -54,13 +31,13 @@ StepOptions adam_step_options(const MuonOptions& muon, StepOptions options) {
 
 }  // namespace
 
-Muon::Muon(const MuonOptions& options)
-    : options_(options), adam_({.beta1 = options.adam_beta1, .beta2 = options.adam_beta2}, "muon") {
-  check_option(options.momentum >= 0.0 && options.momentum < 1.0, "muon", "momentum in [0, 1)",
+Muon::Muon(const MuonOptions& options, const std::string& name)
+    : options_(options), adam_({.beta1 = options.adam_beta1, .beta2 = options.adam_beta2}, name) {
+  check_option(options.momentum >= 0.0 && options.momentum < 1.0, name, "momentum in [0, 1)",
                options.momentum);
-  check_option(options.num_iterations >= 1 && options.num_iterations < 100, "muon",
+  check_option(options.num_iterations >= 1 && options.num_iterations < 100, name,
                "num_iterations from 1 to 99", static_cast<double>(options.num_iterations));
-  check_option(options.adam_lr_ratio >= 0.0, "muon", "adam_lr_ratio of at least 0",
+  check_option(options.adam_lr_ratio >= 0.0, name, "adam_lr_ratio of at least 0",
                options.adam_lr_ratio);
 }
 
@@ -101,10 +78,14 @@ at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at:
   momentum.lerp_(grad, 1.0 - decay);
   const at::Tensor direction = options_.nesterov ? grad.lerp(momentum, decay) : momentum;
   const at::Tensor matrix = direction.reshape({param.size(0), -1});
-  const auto longest = static_cast<double>(std::max(matrix.size(0), matrix.size(1)));
-  return newton_schulz(matrix, options_.num_iterations)
-      .mul(options.lr * 0.2 * std::sqrt(longest))
+  return scaled(newton_schulz(matrix, options_.num_iterations), state[2])
+      .mul_(options.lr)
       .reshape(param.sizes());
+}
+
+at::Tensor Muon::scaled(const at::Tensor& orthogonal, at::Tensor& /*second_moment*/) const {
+  const auto longest = static_cast<double>(std::max(orthogonal.size(0), orthogonal.size(1)));
+  return orthogonal.mul(0.2 * std::sqrt(longest));
 }
 
 at::Tensor Muon::fallback_update(const at::Tensor& grad, const ParamState& state,

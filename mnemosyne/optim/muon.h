@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "mnemosyne/optim/adam.h"
 #include "mnemosyne/optim/per_parameter_rule.h"
 
@@ -35,7 +37,8 @@ struct MuonOptions {
 /// range.
 class Muon : public PerParameterRule {
  public:
-  explicit Muon(const MuonOptions& options = {});
+  /// Errors say that they are of the rule `name`.
+  explicit Muon(const MuonOptions& options = {}, const std::string& name = "muon");
 
   std::string name() const override { return "muon"; }
   std::string options_json() const override;
@@ -56,11 +59,17 @@ class Muon : public PerParameterRule {
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 
- private:
+  /// The direction of a matrix, of any size, from its orthogonalised momentum; a rule that is made
+  /// of this one may keep something in `second_moment`, which it lays out. Never writes to the
+  /// first.
+  virtual at::Tensor scaled(const at::Tensor& orthogonal, at::Tensor& second_moment) const;
+
   bool is_matrix(const at::Tensor& param) const;
 
-  MuonOptions options_;
   bool elementwise_ = false;  // Adam for matrices, too
+
+ private:
+  MuonOptions options_;
   Adam adam_;
 };
 

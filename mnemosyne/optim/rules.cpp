@@ -7,10 +7,12 @@
 #include "mnemosyne/core/registry.h"
 #include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
+#include "mnemosyne/optim/amuse.h"
 #include "mnemosyne/optim/coordinate.h"
 #include "mnemosyne/optim/lstm.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/muon.h"
+#include "mnemosyne/optim/normuon.h"
 #include "mnemosyne/optim/orthogonal.h"
 #include "mnemosyne/optim/schedule_free.h"
 #include "mnemosyne/optim/sgd.h"
@@ -26,11 +28,13 @@ const RuleRegistry& registry() {
                                                    {"adafactor", make_adafactor},
                                                    {"adam", make_adam},
                                                    {"adamw", make_adamw},
+                                                   {"amuse", make_amuse},
                                                    {"lstm", make_lstm},
                                                    {"lstm-rnnprop", make_lstm_rnnprop},
                                                    {"mnemosyne", make_mnemosyne_rule},
                                                    {"mnemosyne-coordinate", make_coordinate_rule},
                                                    {"muon", make_muon},
+                                                   {"normuon", make_normuon},
                                                    {"orthogonal", make_orthogonal_rule},
                                                    {"schedule-free", make_schedule_free},
                                                    {"sgd", make_sgd},

@@ -15,6 +15,13 @@ namespace mnemosyne::optim {
 
 class DeferredCount;
 
+/// What a learned rule saw of every tensor of a step and what it decided, with their graph: the
+/// axes of its first weight (`UpdateRule::weight_axes`), before any bound.
+struct Decisions {
+  at::Tensor features;  ///< [T,F]
+  at::Tensor outputs;   ///< [T,K]
+};
+
 /// What the caller, not the rule, decides about a step.
 struct StepOptions {
   double lr = 1.0;  ///< For learned rules a plain multiplier, default 1.
@@ -30,6 +37,7 @@ struct StepOptions {
   at::Tensor lr_factor = {};
   at::Tensor weight_decay_factor = {};
   DeferredCount* fallbacks = nullptr;  ///< Counts what `step_` replaced (optim/fallback.h).
+  Decisions* decisions = nullptr;      ///< Takes those of an `update`; of rules that have some.
 };
 
 struct UpdateResult {

@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 from mnemosyne import _C
 from mnemosyne.optim import LSTM, Mnemosyne, RuleOptimizer
 
-WITH_MOMENTUM = ["adam", "adamw", "mnemosyne", "muon", "orthogonal", "sgd"]
+WITH_MOMENTUM = ["adam", "adamw", "mnemosyne", "muon", "normuon", "orthogonal", "sgd"]
 
 
 def one_param():
