@@ -13,6 +13,7 @@ namespace mnemosyne::cli {
 struct Context {
   bool json = false;         ///< --json: the last line of standard output is one JSON value.
   std::function<int()> run;  ///< Set by the chosen command; returns the exit status.
+  std::string speaker = {};  ///< Before what an error says: which of several processes it is.
 };
 
 /// Every command adds its options to `app` and leaves what it does in `context.run`.

@@ -124,11 +124,11 @@ int run(int argc, char** argv) {
     }
     return complain(error.what(), kBadInput);
   } catch (const InputError& error) {
-    return complain(error.what(), kBadInput);
+    return complain(context.speaker + error.what(), kBadInput);
   } catch (const c10::Error& error) {
-    return complain(error.what_without_backtrace(), kFailure);
+    return complain(context.speaker + error.what_without_backtrace(), kFailure);
   } catch (const std::exception& error) {
-    return complain(error.what(), kFailure);
+    return complain(context.speaker + error.what(), kFailure);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "mnemosyne/meta/config.h"
 #include "mnemosyne/meta/make_trainer.h"
 #include "mnemosyne/optim/weights.h"
+#include "processes.h"
 #include "progress.h"
 #include "table.h"
 
@@ -23,6 +24,7 @@ struct MetaTrainOptions {
   meta::MetaConfig config;
   std::string out;
   bool resume = false;
+  double process_timeout = meta::ProcessGroupOptions().timeout;
 };
 
 // "num_outer_steps" is --num-outer-steps on the command line and num_outer_steps in a file.
@@ -51,13 +53,16 @@ void add_option(CLI::App& command, const Field& field) {
       field.value);
 }
 
-// The trainer, continued from the folder's checkpoint where that is asked for and there is one.
-std::unique_ptr<meta::Trainer> open_trainer(const MetaTrainOptions& options,
+// The trainer, continued from the folder's checkpoint where that is asked for and there is one. The
+// folder is that of rank 0.
+std::unique_ptr<meta::Trainer> open_trainer(const MetaTrainOptions& options, const Launch& launch,
+                                            const std::shared_ptr<meta::ProcessGroup>& processes,
                                             std::optional<int64_t>& resumed_at) {
-  make_folder(options.out);
+  if (processes->is_root()) make_folder(options.out);
   const std::string checkpoint = options.out + "/checkpoint.safetensors";
-  auto trainer = meta::make_trainer(options.config, checkpoint);
-  if (!std::filesystem::exists(checkpoint)) return trainer;
+  auto trainer = meta::make_trainer(on_this_machine(options.config, launch), checkpoint, processes);
+  const bool found = processes->any(processes->is_root() && std::filesystem::exists(checkpoint));
+  if (!found) return trainer;
   if (!options.resume) {
     throw InputError("[out] expected --resume or a folder without a run, got " + options.out +
                      ", which holds one");
@@ -92,31 +97,51 @@ meta::TrainerEvents events_for(io::MetricSink& metrics, Progress& progress) {
   return events;
 }
 
-int run_meta_train(const MetaTrainOptions& options, bool json) {
+// With everything that is written and shown, which is rank 0's.
+void run_with_reports(meta::Trainer& trainer, const std::string& out,
+                      std::optional<int64_t> resumed_at) {
+  io::MetricSink metrics = io::MetricSink::open(out, resumed_at);
+  Progress progress("outer steps");
+  trainer.run(events_for(metrics, progress));
+  progress.finish();
+}
+
+void save_weights(const meta::Trainer& trainer, const MetaTrainOptions& options, bool json) {
+  const std::string path = options.out + "/" + options.config.rule + ".safetensors";
+  const auto rule = meta::make_finished_rule(options.config, trainer.best_weights());
+  optim::save_rule(path, *rule, {{"config", meta::to_text(options.config)}});
+  fmt::print("{} outer steps: weights in {}, identity {}\n", trainer.outer_step(), path,
+             optim::weights_hash(*rule));
+  if (json) {
+    fmt::print("{}\n", io::to_json({{"weights", path},
+                                    {"outer_steps", trainer.outer_step()},
+                                    {"identity", optim::weights_hash(*rule)}}));
+  }
+}
+
+int run_meta_train(const MetaTrainOptions& options, Context& context) {
+  Launch launch = read_launch();
+  launch.group.timeout = options.process_timeout;
+  if (launch.group.rank > 0) context.speaker = fmt::format("rank {}: ", launch.group.rank);
   options.config.validate();
+  const auto processes = meta::join_process_group(launch.group);
   std::optional<int64_t> resumed_at;
-  const auto trainer = open_trainer(options, resumed_at);
-  io::MetricSink metrics = io::MetricSink::open(options.out, resumed_at);
+  const auto trainer = open_trainer(options, launch, processes, resumed_at);
   watch_interrupts();
   keep_freed_memory();
-  Progress progress("outer steps");
-  trainer->run(events_for(metrics, progress));
-  progress.finish();
-  if (interrupted()) {
+  if (processes->is_root()) {
+    run_with_reports(*trainer, options.out, resumed_at);
+  } else {
+    trainer->run({.should_stop = interrupted});
+  }
+  const bool stopped = processes->any(interrupted());
+  if (processes->is_root() && !stopped) save_weights(*trainer, options, context.json);
+  processes->finish();
+  if (stopped) {
     throw std::runtime_error(
         fmt::format("[meta-train] interrupted after outer step {}; --resume "
                     "continues",
                     trainer->outer_step()));
-  }
-  const std::string path = options.out + "/" + options.config.rule + ".safetensors";
-  const auto rule = meta::make_finished_rule(options.config, trainer->best_weights());
-  optim::save_rule(path, *rule, {{"config", meta::to_text(options.config)}});
-  fmt::print("{} outer steps: weights in {}, identity {}\n", trainer->outer_step(), path,
-             optim::weights_hash(*rule));
-  if (json) {
-    fmt::print("{}\n", io::to_json({{"weights", path},
-                                    {"outer_steps", trainer->outer_step()},
-                                    {"identity", optim::weights_hash(*rule)}}));
   }
   return 0;
 }
@@ -132,8 +157,16 @@ void add_meta_train_command(CLI::App& app, Context& context) {
       ->required()
       ->type_name("DIR");
   command->add_flag("--resume", options->resume, "Continue the meta-training in --out");
+  command
+      ->add_option(
+          "--process-timeout", options->process_timeout,
+          "Of several processes (torchrun): seconds without a sign of life after which one "
+          "is lost")
+      ->check(real_number(false))
+      ->type_name("SECONDS")
+      ->capture_default_str();
   command->callback([options, &context] {
-    context.run = [=, &context] { return run_meta_train(*options, context.json); };
+    context.run = [=, &context] { return run_meta_train(*options, context); };
   });
 }
 

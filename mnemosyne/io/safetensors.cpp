@@ -200,6 +200,54 @@ const std::string& dtype_name(const at::Tensor& tensor, const std::string& tenso
                    in_quotes(tensor_name) + ", got " + c10::toString(tensor.scalar_type()));
 }
 
+// The bytes of a file without copies of its tensors.
+struct Encoded {
+  uint64_t header_bytes = 0;
+  std::string header;
+  NamedTensors data;  // on the CPU, contiguous, in the order of their bytes
+
+  std::vector<std::string_view> pieces() const {
+    std::vector<std::string_view> result{
+        {reinterpret_cast<const char*>(&header_bytes), kLengthBytes}, header};
+    for (const auto& [name, tensor] : data) {
+      result.emplace_back(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
+    }
+    return result;
+  }
+};
+
+Encoded encode(const NamedTensors& tensors, const std::map<std::string, std::string>& metadata,
+               const std::string& where) {
+  Encoded result;
+  Json header = Json::object();
+  if (!metadata.empty()) header[kMetadata] = metadata;
+  for (const auto& [name, tensor] : tensors) {
+    if (name == kMetadata || header.contains(name)) {
+      throw InputError("[safetensors] expected every name once, got " + in_quotes(name) + " again");
+    }
+    header[name] = {{"dtype", dtype_name(tensor, name)}, {"shape", tensor.sizes().vec()}};
+    result.data.emplace_back(name, tensor.detach().to(at::kCPU).contiguous());
+  }
+  // Wide types first keeps every tensor aligned for readers that map the file.
+  std::stable_sort(result.data.begin(), result.data.end(), [](const auto& a, const auto& b) {
+    return a.second.element_size() > b.second.element_size();
+  });
+  uint64_t offset = 0;
+  for (const auto& [name, tensor] : result.data) {
+    header[name]["data_offsets"] = {offset, offset + tensor.nbytes()};
+    offset += tensor.nbytes();
+  }
+  try {
+    result.header = header.dump();
+  } catch (const nlohmann::json::exception&) {
+    throw InputError("[safetensors] expected names and metadata in UTF-8 for " + where +
+                     ", got other bytes");
+  }
+  result.header.resize((result.header.size() + 7) / 8 * 8, ' ');
+  result.header_bytes = result.header.size();
+  return result;
+}
+
 }  // namespace
 
 TensorFile parse_safetensors(std::string_view bytes, const std::string& name_for_errors) {
@@ -239,40 +287,16 @@ TensorFile read_safetensors(const std::string& path) {
 
 void write_safetensors(const std::string& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  Json header = Json::object();
-  if (!metadata.empty()) header[kMetadata] = metadata;
-  NamedTensors data;
-  for (const auto& [name, tensor] : tensors) {
-    if (name == kMetadata || header.contains(name)) {
-      throw InputError("[safetensors] expected every name once, got " + in_quotes(name) + " again");
-    }
-    header[name] = {{"dtype", dtype_name(tensor, name)}, {"shape", tensor.sizes().vec()}};
-    data.emplace_back(name, tensor.detach().to(at::kCPU).contiguous());
-  }
-  // Wide types first keeps every tensor aligned for readers that map the file.
-  std::stable_sort(data.begin(), data.end(), [](const auto& a, const auto& b) {
-    return a.second.element_size() > b.second.element_size();
-  });
-  uint64_t offset = 0;
-  for (const auto& [name, tensor] : data) {
-    header[name]["data_offsets"] = {offset, offset + tensor.nbytes()};
-    offset += tensor.nbytes();
-  }
-  std::string text;
-  try {
-    text = header.dump();
-  } catch (const nlohmann::json::exception&) {
-    throw InputError("[safetensors] expected names and metadata in UTF-8 for " + path +
-                     ", got other bytes");
-  }
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t header_bytes = text.size();
-  std::vector<std::string_view> pieces{{reinterpret_cast<const char*>(&header_bytes), kLengthBytes},
-                                       text};
-  for (const auto& [name, tensor] : data) {
-    pieces.emplace_back(static_cast<const char*>(tensor.data_ptr()), tensor.nbytes());
-  }
-  write_file(path, pieces);
+  const Encoded encoded = encode(tensors, metadata, path);
+  write_file(path, encoded.pieces());
+}
+
+std::string format_safetensors(const NamedTensors& tensors,
+                               const std::map<std::string, std::string>& metadata) {
+  std::string bytes;
+  const Encoded encoded = encode(tensors, metadata, "a message");
+  for (const std::string_view piece : encoded.pieces()) bytes += piece;
+  return bytes;
 }
 
 }  // namespace mnemosyne::io

@@ -34,4 +34,8 @@ TensorFile parse_safetensors(std::string_view bytes, const std::string& name_for
 void write_safetensors(const std::string& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
+/// The bytes of such a file, for `parse_safetensors`.
+std::string format_safetensors(const NamedTensors& tensors,
+                               const std::map<std::string, std::string>& metadata = {});
+
 }  // namespace mnemosyne::io

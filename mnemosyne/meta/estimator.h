@@ -3,10 +3,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "mnemosyne/core/named_tensors.h"
+#include "mnemosyne/meta/process_group.h"
 #include "mnemosyne/optim/update_rule.h"
 
 namespace mnemosyne::meta {
@@ -18,6 +20,7 @@ struct OuterStep {
   int64_t horizon = 0;           ///< Longest training run for now, in inner steps.
   int64_t num_workers = 1;       ///< Threads; they change nothing in the result.
   at::Device device = at::kCPU;  ///< Where networks are trained.
+  std::shared_ptr<ProcessGroup> processes = alone();  ///< Who shares the runs: as `num_workers`.
 };
 
 /// What one task contributed, for reports.
@@ -46,13 +49,16 @@ class GradientEstimator {
  public:
   virtual ~GradientEstimator() = default;
 
-  /// The estimate at the rule's weights. The same for any number of workers.
+  /// The estimate at the rule's weights, on every rank. The same for any number of workers and
+  /// ranks.
   virtual MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) = 0;
 
-  /// Everything that is carried from one outer step to the next; nothing by default.
-  virtual NamedTensors checkpoint() const { return {}; }
+  /// Everything that is carried from one outer step to the next, by the ranks that took part in
+  /// `estimate`: on rank 0, while the others hand in their own. Nothing by default.
+  virtual NamedTensors checkpoint(ProcessGroup& /*processes*/) const { return {}; }
 
-  /// Continues from what `checkpoint` gave. InputError when it does not fit.
+  /// Continues from what `checkpoint` gave on rank 0, on any number of ranks. InputError when it
+  /// does not fit.
   virtual void restore(const NamedTensors& /*tensors*/) {}
 };
 

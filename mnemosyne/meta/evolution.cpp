@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "mnemosyne/core/random.h"
+#include "mnemosyne/meta/exchange.h"
 #include "mnemosyne/meta/parallel.h"
 
 namespace mnemosyne::meta {
@@ -14,10 +15,11 @@ enum Stream : uint64_t { kRun = 1, kNoise = 2 };
 
 /// The population of one run: its networks, and what they have done so far.
 struct Trial {
-  at::Tensor noise;                        // [K, N]
-  std::unique_ptr<Rollout> rollout;        // made by the first step, in the thread that takes it
-  std::vector<std::vector<float>> losses;  // by step and member
-  std::vector<float> validation;           // at the end, where it counts
+  Run run;
+  at::Tensor noise;                             // [K, N]
+  std::unique_ptr<Rollout> rollout = {};        // made by the first step, in its thread
+  std::vector<std::vector<float>> losses = {};  // by step and member
+  std::vector<float> validation = {};           // at the end, where it counts
 };
 
 }  // namespace
@@ -33,18 +35,20 @@ MetaGradient EvolutionEstimator::estimate(const optim::UpdateRule& rule, const O
   };
   const NamedTensors weights = rule.weights();
   const at::Tensor scale = this->scale(rule);
-  std::vector<Run> runs;
-  std::vector<Trial> trials(static_cast<size_t>(options_.num_tasks));
-  for (int64_t task = 0; task < options_.num_tasks; ++task) {
-    runs.push_back(sampler_.sample(seed_of(kRun, task), step.horizon));
-    trials[task].noise = perturbation_noise(scale, perturbation.num_pairs, seed_of(kNoise, task));
+  ProcessGroup& processes = *step.processes;
+  const std::vector<int64_t> own = processes.own_items(options_.num_tasks);
+  std::vector<Trial> trials;
+  for (const int64_t task : own) {
+    trials.push_back(
+        {.run = sampler_.sample(seed_of(kRun, task), step.horizon),
+         .noise = perturbation_noise(scale, perturbation.num_pairs, seed_of(kNoise, task))});
   }
-  const auto left = [&](int64_t task) {
-    return runs[task].num_steps - static_cast<int64_t>(trials[task].losses.size());
+  const auto left = [&](int64_t i) {
+    return trials[i].run.num_steps - static_cast<int64_t>(trials[i].losses.size());
   };
-  const auto advance = [&](int64_t task, int64_t count) {
-    const Run& run = runs[task];
-    Trial& trial = trials[task];
+  const auto advance = [&](int64_t i, int64_t count) {
+    Trial& trial = trials[i];
+    const Run& run = trial.run;
     if (!trial.rollout) {
       const at::Tensor offsets = trial.noise.mul(scale).mul(perturbation.sigma);
       trial.rollout = std::make_unique<Rollout>(run.task, perturbed_members(rule, offsets, run),
@@ -55,17 +59,21 @@ MetaGradient EvolutionEstimator::estimate(const optim::UpdateRule& rule, const O
     if (options_.fitness.validation_weight > 0) trial.validation = trial.rollout->validation_loss();
     trial.rollout.reset();
   };
-  run_in_slices(options_.num_tasks, step.num_workers, {.left = left, .advance = advance});
+  run_in_slices(static_cast<int64_t>(own.size()), step.num_workers,
+                {.left = left, .advance = advance});
 
-  std::vector<MetaGradient> contributions(trials.size());
-  run_parallel(options_.num_tasks, step.num_workers, [&](int64_t task) {
-    const Trial& trial = trials[task];
-    MetaGradient& own = contributions[task];
-    own = contribution(runs[task], run_fitness(trial.losses, trial.validation, options_.fitness),
-                       trial.noise, scale);
-    if (own.gradient.defined()) own.gradient = gradient(rule, runs[task], own.gradient, step);
+  std::vector<MetaGradient> contributions(static_cast<size_t>(options_.num_tasks));
+  run_parallel(static_cast<int64_t>(own.size()), step.num_workers, [&](int64_t i) {
+    const Trial& trial = trials[i];
+    MetaGradient& result = contributions[own[i]];
+    result = contribution(trial.run, run_fitness(trial.losses, trial.validation, options_.fitness),
+                          trial.noise, scale);
+    if (result.gradient.defined()) {
+      result.gradient = gradient(rule, trial.run, result.gradient, step);
+    }
   });
-  return combine_contributions(contributions, flatten(weights).detach());
+  return combine_contributions(all_contributions(processes, std::move(contributions)),
+                               flatten(weights).detach());
 }
 
 at::Tensor EvolutionEstimator::scale(const optim::UpdateRule& rule) const {

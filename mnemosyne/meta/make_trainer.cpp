@@ -61,6 +61,20 @@ std::unique_ptr<GradientEstimator> make_estimators(const MetaConfig& config) {
   return std::make_unique<MixtureEstimator>(std::move(parts), config.normalize_estimators);
 }
 
+// What ranks do together is a function of the configuration: each reads its own copy of the file.
+void check_alike(ProcessGroup& processes, const MetaConfig& config) {
+  std::string own;
+  for (const auto& [name, value] : resume_metadata(config)) own += name + " = " + value + "\n";
+  const std::vector<std::string> all = processes.all_gather(own);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    throw InputError(
+        "[processes] expected the same configuration on all ranks, got another one on "
+        "rank " +
+        std::to_string(rank));
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config) {
@@ -81,13 +95,15 @@ std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
   return optim::with_options(*trained, config.finished_options, "finished_options");
 }
 
-std::unique_ptr<Trainer> make_trainer(const MetaConfig& config,
-                                      const std::string& checkpoint_path) {
+std::unique_ptr<Trainer> make_trainer(const MetaConfig& config, const std::string& checkpoint_path,
+                                      std::shared_ptr<ProcessGroup> processes) {
   config.validate();
+  check_alike(*processes, config);
   Validator validator(make_families(config.validation_families), validation_options(config),
                       config.seed);
   TrainerOptions options = trainer_options(config);
   options.checkpoint_path = checkpoint_path;
+  options.processes = std::move(processes);
   auto trainer = std::make_unique<Trainer>(make_initial_rule(config), make_estimators(config),
                                            std::move(validator), std::move(options));
   make_finished_rule(config, trainer->best_weights());  // refuses now what it would in the end

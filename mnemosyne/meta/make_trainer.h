@@ -17,7 +17,7 @@ std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
                                                       const NamedTensors& weights);
 
 /// A whole meta-training from its configuration. `checkpoint_path`: where `run` saves, empty for
-/// nowhere.
+/// nowhere. `processes`: who shares the work, each with the same configuration.
 ///
 ///     const MetaConfig config = {.families = {"mlp"}, .validation_families = {"vit"}};
 ///     auto trainer = make_trainer(config, "");
@@ -25,7 +25,8 @@ std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
 ///     auto best = make_finished_rule(config, trainer->best_weights());
 ///     optim::save_rule("weights.safetensors", *best, {{"config", to_text(config)}});
 ///
-/// InputError when the configuration cannot be used.
-std::unique_ptr<Trainer> make_trainer(const MetaConfig& config, const std::string& checkpoint_path);
+/// InputError when the configuration cannot be used, or is not that of the other ranks.
+std::unique_ptr<Trainer> make_trainer(const MetaConfig& config, const std::string& checkpoint_path,
+                                      std::shared_ptr<ProcessGroup> processes = alone());
 
 }  // namespace mnemosyne::meta

@@ -45,10 +45,10 @@ MetaGradient MixtureEstimator::estimate(const optim::UpdateRule& rule, const Out
   return total;
 }
 
-NamedTensors MixtureEstimator::checkpoint() const {
+NamedTensors MixtureEstimator::checkpoint(ProcessGroup& processes) const {
   NamedTensors tensors;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    append(tensors, part_prefix(i), parts_[i].estimator->checkpoint());
+    append(tensors, part_prefix(i), parts_[i].estimator->checkpoint(processes));
   }
   return tensors;
 }

@@ -23,7 +23,7 @@ class MixtureEstimator : public GradientEstimator {
   explicit MixtureEstimator(std::vector<Part> parts, bool normalize = true);
 
   MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) override;
-  NamedTensors checkpoint() const override;
+  NamedTensors checkpoint(ProcessGroup& processes) const override;
   void restore(const NamedTensors& tensors) override;
 
  private:

@@ -7,6 +7,7 @@
 
 #include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
+#include "mnemosyne/meta/exchange.h"
 #include "mnemosyne/meta/parallel.h"
 
 namespace mnemosyne::meta {
@@ -41,10 +42,12 @@ MetaGradient PersistentEvolutionEstimator::estimate(const optim::UpdateRule& rul
   const NamedTensors weights = rule.weights();
   const at::Tensor scale = perturbation_scale(weights, options_.perturbation.scales);
   std::vector<MetaGradient> contributions(populations_.size());
-  run_parallel(options_.num_tasks, step.num_workers, [&](int64_t i) {
+  ProcessGroup& processes = *step.processes;
+  run_parallel(processes.own_items(options_.num_tasks), step.num_workers, [&](int64_t i) {
     contributions[i] = run_window(rule, populations_[i], step, scale);
   });
-  return combine_contributions(contributions, flatten(weights).detach());
+  return combine_contributions(all_contributions(processes, std::move(contributions)),
+                               flatten(weights).detach());
 }
 
 MetaGradient PersistentEvolutionEstimator::run_window(const optim::UpdateRule& rule,
@@ -95,16 +98,18 @@ MetaGradient PersistentEvolutionEstimator::run_window(const optim::UpdateRule& r
   return result;
 }
 
-NamedTensors PersistentEvolutionEstimator::checkpoint() const {
-  NamedTensors tensors;
-  for (const Population& population : populations_) {
+NamedTensors PersistentEvolutionEstimator::checkpoint(ProcessGroup& processes) const {
+  std::vector<NamedTensors> places(populations_.size());
+  for (const int64_t i : processes.own_items(options_.num_tasks)) {
+    const Population& population = populations_[i];
+    NamedTensors& tensors = places[i];
     const std::string prefix = place_prefix(population.life.place);
     append_life(tensors, prefix, population.life);
     if (!population.life.active) continue;
     tensors.emplace_back(prefix + "noise_sum", population.noise_sum.clone());
     append(tensors, prefix + "rollout.", population.rollout);
   }
-  return tensors;
+  return gather_tensors(processes, places);
 }
 
 void PersistentEvolutionEstimator::restore(const NamedTensors& tensors) {

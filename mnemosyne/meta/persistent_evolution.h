@@ -32,7 +32,7 @@ class PersistentEvolutionEstimator : public GradientEstimator {
   PersistentEvolutionEstimator(RunSampler sampler, PersistentEvolutionOptions options);
 
   MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) override;
-  NamedTensors checkpoint() const override;
+  NamedTensors checkpoint(ProcessGroup& processes) const override;
   void restore(const NamedTensors& tensors) override;
 
  private:

@@ -10,6 +10,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/checkpoint.h"
+#include "mnemosyne/meta/exchange.h"
 
 namespace mnemosyne::meta {
 namespace {
@@ -62,15 +63,22 @@ bool Trainer::done() const {
          (options_.max_minutes > 0 && elapsed_seconds_ >= 60 * options_.max_minutes);
 }
 
+// Processors of another kind round differently: ranks would drift apart.
+void Trainer::take_outer_state_of_root() {
+  if (options_.processes->size() == 1) return;
+  outer_.restore(broadcast_tensors(*options_.processes, outer_.checkpoint()));
+}
+
 OuterReport Trainer::step() {
   const Stopwatch watch;
   OuterReport report{.num_outer_steps = options_.num_outer_steps,
                      .horizon = horizon_.current(),
                      .learning_rate = rate_factor() * options_.outer.learning_rate};
+  take_outer_state_of_root();
   const std::shared_ptr<const optim::UpdateRule> current = with(outer_.weights());
-  MetaGradient estimate = estimator_->estimate(
-      *current,
-      {outer_step_, options_.seed, horizon_.current(), options_.num_workers, options_.device});
+  MetaGradient estimate =
+      estimator_->estimate(*current, {outer_step_, options_.seed, horizon_.current(),
+                                      options_.num_workers, options_.device, options_.processes});
   skipped_ += estimate.skipped;
   inner_steps_ += estimate.inner_steps;
   // A step without any finite task would only move the weights along old momentum.
@@ -96,7 +104,7 @@ ValidationReport Trainer::validate() {
   const at::Tensor best = best_.defined() ? best_ : outer_.initial();
   std::vector<ValidationScore> scores =
       validator_.compare(with(outer_.initial()), {with(candidate), with(best)}, horizon_.current(),
-                         options_.num_workers, options_.device);
+                         options_.num_workers, options_.device, options_.processes);
   ValidationReport report{.step = outer_step_, .horizon = horizon_.current()};
   report.candidate = std::move(scores[0]);
   report.best = std::move(scores[1]);
@@ -115,7 +123,8 @@ void Trainer::run(const TrainerEvents& events) {
   while (!stop) {
     const OuterReport report = step();
     if (events.on_step) events.on_step(report);
-    stop = done() || (events.should_stop && events.should_stop());
+    // Clocks and signals are a rank's own, the end is that of all.
+    stop = options_.processes->any(done() || (events.should_stop && events.should_stop()));
     if (options_.validate_every > 0 && outer_step_ % options_.validate_every == 0) {
       const ValidationReport validation = validate();
       if (events.on_validation) events.on_validation(validation);
@@ -141,7 +150,7 @@ NamedTensors Trainer::checkpoint() const {
   NamedTensors tensors;
   append(tensors, "outer.", outer_.checkpoint());
   append(tensors, "horizon.", horizon_.checkpoint());
-  append(tensors, "estimator.", estimator_->checkpoint());
+  append(tensors, "estimator.", estimator_->checkpoint(*options_.processes));
   const std::vector<int64_t> counters{outer_step_, skipped_, inner_steps_};
   tensors.emplace_back("counters", at::tensor(counters, at::kLong));
   tensors.emplace_back("elapsed_seconds", at::tensor({elapsed_seconds_}, at::kDouble));
@@ -165,9 +174,15 @@ void Trainer::restore(const NamedTensors& tensors) {
 }
 
 void Trainer::save(const std::string& path) const {
-  save_checkpoint(path, checkpoint(), metadata_);
+  const NamedTensors tensors = checkpoint();
+  if (options_.processes->is_root()) save_checkpoint(path, tensors, metadata_);
 }
 
-void Trainer::load(const std::string& path) { restore(load_checkpoint(path, metadata_).tensors); }
+void Trainer::load(const std::string& path) {
+  ProcessGroup& processes = *options_.processes;
+  NamedTensors tensors;
+  if (processes.is_root()) tensors = load_checkpoint(path, metadata_).tensors;
+  restore(broadcast_tensors(processes, tensors));
+}
 
 }  // namespace mnemosyne::meta

@@ -10,6 +10,7 @@
 #include "mnemosyne/meta/estimator.h"
 #include "mnemosyne/meta/horizon.h"
 #include "mnemosyne/meta/outer_optimizer.h"
+#include "mnemosyne/meta/process_group.h"
 #include "mnemosyne/meta/validation.h"
 
 namespace mnemosyne::meta {
@@ -25,7 +26,8 @@ struct TrainerOptions {
   int64_t rate_steps = 0;            ///< Outer steps of that; 0: num_outer_steps.
   int64_t validate_every = 25;       ///< Outer steps between validations; 0: never.
   int64_t checkpoint_every = 25;     ///< Outer steps between checkpoints of `run`.
-  std::string checkpoint_path = {};  ///< Empty: `run` writes none.
+  std::string checkpoint_path = {};  ///< Empty: `run` writes none. The same on all ranks.
+  std::shared_ptr<ProcessGroup> processes = alone();  ///< Who shares the work; as `num_workers`.
   OuterOptimizerOptions outer = {};
   HorizonOptions horizon = {};
 };
@@ -64,6 +66,9 @@ struct TrainerEvents {
 /// Meta-training: an estimator's gradients, an outer optimizer, growing horizons and the choice of
 /// weights.
 ///
+/// With several processes every one has a trainer of the same options, and all of them call the
+/// same functions; rank 0 alone writes files.
+///
 ///     Trainer trainer(rule, std::move(estimator), validator, {.num_outer_steps = 100});
 ///     trainer.run();
 ///     NamedTensors weights = trainer.best_weights();
@@ -91,12 +96,14 @@ class Trainer {
   NamedTensors best_weights()
       const;  ///< Those chosen by validation; the average before the first one.
 
-  /// Everything that a resumed meta-training needs to continue bit for bit.
+  /// Everything that a resumed meta-training needs to continue bit for bit, on any number of ranks:
+  /// on rank 0, a part of it on the others.
   NamedTensors checkpoint() const;
   void restore(const NamedTensors& tensors);
 
   /// The same as a safetensors file, written beside and renamed. `metadata` says what was trained;
-  /// `load` refuses (InputError) a file whose metadata differ from it (meta/checkpoint.h).
+  /// `load` refuses (InputError) a file whose metadata differ from it (meta/checkpoint.h). Other
+  /// ranks get from rank 0 what it has read.
   void save(const std::string& path) const;
   void load(const std::string& path);
   void set_metadata(std::map<std::string, std::string> metadata) {
@@ -106,6 +113,7 @@ class Trainer {
  private:
   std::shared_ptr<const optim::UpdateRule> with(const at::Tensor& flat) const;
   double rate_factor() const;
+  void take_outer_state_of_root();
 
   std::shared_ptr<const optim::UpdateRule> rule_;
   std::unique_ptr<GradientEstimator> estimator_;

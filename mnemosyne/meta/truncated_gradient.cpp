@@ -9,6 +9,7 @@
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
 #include "mnemosyne/meta/checkpoint.h"
+#include "mnemosyne/meta/exchange.h"
 #include "mnemosyne/meta/loss_gradients.h"
 #include "mnemosyne/meta/parallel.h"
 #include "mnemosyne/meta/rollout.h"
@@ -50,9 +51,11 @@ TruncatedGradientEstimator::TruncatedGradientEstimator(RunSampler sampler,
 MetaGradient TruncatedGradientEstimator::estimate(const optim::UpdateRule& rule,
                                                   const OuterStep& step) {
   std::vector<MetaGradient> contributions(trainees_.size());
-  run_parallel(options_.num_tasks, step.num_workers,
+  ProcessGroup& processes = *step.processes;
+  run_parallel(processes.own_items(options_.num_tasks), step.num_workers,
                [&](int64_t i) { contributions[i] = run_window(rule, trainees_[i], step); });
-  return combine_contributions(contributions, flatten_learned(rule));
+  return combine_contributions(all_contributions(processes, std::move(contributions)),
+                               flatten_learned(rule));
 }
 
 double TruncatedGradientEstimator::expert_rate(const Run& run) const {
@@ -158,9 +161,11 @@ void TruncatedGradientEstimator::finish_window(Trainee& trainee, bool goes_on) c
   }
 }
 
-NamedTensors TruncatedGradientEstimator::checkpoint() const {
-  NamedTensors tensors;
-  for (const Trainee& trainee : trainees_) {
+NamedTensors TruncatedGradientEstimator::checkpoint(ProcessGroup& processes) const {
+  std::vector<NamedTensors> places(trainees_.size());
+  for (const int64_t i : processes.own_items(options_.num_tasks)) {
+    const Trainee& trainee = trainees_[i];
+    NamedTensors& tensors = places[i];
     const std::string prefix = place_prefix(trainee.life.place);
     append_life(tensors, prefix, trainee.life);
     append(tensors, prefix, trainee.restored);
@@ -170,7 +175,7 @@ NamedTensors TruncatedGradientEstimator::checkpoint() const {
     append(tensors, prefix + "state.", trainee.state);
     append(tensors, prefix + "expert.", trainee.expert_state);
   }
-  return tensors;
+  return gather_tensors(processes, places);
 }
 
 void TruncatedGradientEstimator::restore(const NamedTensors& tensors) {

@@ -33,7 +33,7 @@ class TruncatedGradientEstimator : public GradientEstimator {
   TruncatedGradientEstimator(RunSampler sampler, TruncatedGradientOptions options);
 
   MetaGradient estimate(const optim::UpdateRule& rule, const OuterStep& step) override;
-  NamedTensors checkpoint() const override;
+  NamedTensors checkpoint(ProcessGroup& processes) const override;
   void restore(const NamedTensors& tensors) override;
 
  private:

@@ -6,6 +6,7 @@
 
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/core/random.h"
+#include "mnemosyne/meta/exchange.h"
 #include "mnemosyne/meta/parallel.h"
 #include "mnemosyne/meta/rollout.h"
 
@@ -41,9 +42,9 @@ Validator::Validator(RunSampler::Families families, ValidationOptions options, u
   }
 }
 
-std::vector<ValidationScore> Validator::compare(std::shared_ptr<const optim::UpdateRule> reference,
-                                                const Rules& candidates, int64_t horizon,
-                                                int64_t num_workers, at::Device device) const {
+std::vector<ValidationScore> Validator::compare(
+    std::shared_ptr<const optim::UpdateRule> reference, const Rules& candidates, int64_t horizon,
+    int64_t num_workers, at::Device device, const std::shared_ptr<ProcessGroup>& processes) const {
   const int64_t num_steps =
       std::max<int64_t>(1, std::llround(options_.length_factor * static_cast<double>(horizon)));
   Rules rules = candidates;
@@ -57,10 +58,12 @@ std::vector<ValidationScore> Validator::compare(std::shared_ptr<const optim::Upd
     }
   }
   std::vector<std::vector<double>> losses(tasks_.size());
-  run_parallel(static_cast<int64_t>(tasks_.size()), num_workers, [&](int64_t i) {
+  const auto count = static_cast<int64_t>(tasks_.size());
+  run_parallel(processes->own_items(count), num_workers, [&](int64_t i) {
     Rollout rollout(tasks_[i], members, num_steps, seeds_[i], device);
     losses[i] = final_log_losses(rollout, options_.fitness);
   });
+  losses = all_numbers(*processes, std::move(losses));
 
   std::vector<ValidationScore> scores(candidates.size());
   for (size_t c = 0; c < scores.size(); ++c) {

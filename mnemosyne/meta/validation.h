@@ -7,6 +7,7 @@
 
 #include "mnemosyne/meta/estimator.h"
 #include "mnemosyne/meta/fitness.h"
+#include "mnemosyne/meta/process_group.h"
 #include "mnemosyne/meta/run_sampler.h"
 #include "mnemosyne/optim/update_rule.h"
 
@@ -43,10 +44,12 @@ class Validator {
 
   using Rules = std::vector<std::shared_ptr<const optim::UpdateRule>>;
 
-  /// One score per candidate, at a training horizon of `horizon` steps.
-  std::vector<ValidationScore> compare(std::shared_ptr<const optim::UpdateRule> reference,
-                                       const Rules& candidates, int64_t horizon,
-                                       int64_t num_workers, at::Device device = at::kCPU) const;
+  /// One score per candidate, at a training horizon of `horizon` steps; the tasks are shared among
+  /// the ranks.
+  std::vector<ValidationScore> compare(
+      std::shared_ptr<const optim::UpdateRule> reference, const Rules& candidates, int64_t horizon,
+      int64_t num_workers, at::Device device = at::kCPU,
+      const std::shared_ptr<ProcessGroup>& processes = alone()) const;
 
  private:
   std::vector<std::shared_ptr<const tasks::Task>> tasks_;
