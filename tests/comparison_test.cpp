@@ -51,6 +51,14 @@ TEST(Contender, ReadsNameAndSuffixes) {
   EXPECT_FALSE(parse_contender("orthogonal", true).member(123).options.num_steps.has_value());
 }
 
+TEST(Contender, WeightsOfTheLibraryHaveNames) {
+  const Contender attention = parse_contender("mnemosyne-attention:num_steps", true);
+  EXPECT_EQ(attention.label, "mnemosyne-attention:num_steps");
+  EXPECT_EQ(attention.rule->name(), "mnemosyne");
+  EXPECT_GT(attention.rule->weights().size(), 1u);
+  EXPECT_EQ(parse_contender("mnemosyne", true).rule->weights().size(), 1u);
+}
+
 TEST(Contender, RefusesEverythingElse) {
   for (const std::string text :
        {"", "nope", "@1e-3", "adamw@", "adamw@x", "adamw@-1", "adamw@0", "adamw@inf", "adamw:warm",

@@ -91,7 +91,9 @@ TEST_F(ProcessGroups, GatherInTheOrderOfRanks) {
       EXPECT_EQ(processes.all_gather(own + "x"), (std::vector<std::string>{"0x", "1x", "2x"}));
       const auto gathered = processes.gather(own + "y");
       EXPECT_EQ(gathered.size(), processes.is_root() ? 3u : 0u);
-      if (processes.is_root()) EXPECT_EQ(gathered[2], "2y");
+      if (processes.is_root()) {
+        EXPECT_EQ(gathered[2], "2y");
+      }
       EXPECT_EQ(processes.broadcast(own), "0");
       EXPECT_TRUE(processes.any(processes.rank() == 1));
       EXPECT_FALSE(processes.any(false));

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "mnemosyne/core/error.h"
+#include "mnemosyne/optim/mnemosyne.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/population.h"
 #include "mnemosyne/optim/rules.h"
@@ -322,6 +323,22 @@ TEST(StepAttention, AWeightsFileGivesTheRuleBack) {
     }
   }
   EXPECT_EQ(axes.size(), 5u);
+}
+
+TEST(StepAttention, TheWeightsOfTheLibraryHaveLearnedHeads) {
+  const auto rule = mnemosyne_rule({.variant = "attention"});
+  EXPECT_EQ(rule->name(), "mnemosyne");
+  EXPECT_GT(rule->weights().size(), 1u);
+  for (const char* head : {"attention.tensor_head.weight", "attention.chunk_head.weight"}) {
+    const NamedTensors weights = rule->weights();
+    EXPECT_GT(find(weights, head).abs().max().item<double>(), 1e-3) << head;
+  }
+  // Those of the default rule are others, and neither name is given the other's file.
+  EXPECT_NE(weights_hash(*rule), weights_hash(*mnemosyne_rule({})));
+  EXPECT_EQ(weights_hash(*default_rule("mnemosyne-attention")), weights_hash(*rule));
+  const auto base = mnemosyne_rule({.variant = "attention", .learned = false});
+  EXPECT_EQ(base->weights().size(), 1u);
+  EXPECT_THROW(mnemosyne_rule({.variant = "attentive"}), InputError);
 }
 
 TEST(StepAttention, StateIsSmallAndOfTensorsAndTheList) {

@@ -59,6 +59,10 @@ void apply_suffix(std::string_view suffix, const std::string& text, Contender& c
 
 std::shared_ptr<const optim::UpdateRule> find_rule(const std::string& name) {
   if (name.ends_with(".safetensors")) return optim::load_rule(name);
+  const std::vector<std::string> trained = optim::default_rule_names();
+  if (std::find(trained.begin(), trained.end(), name) != trained.end()) {
+    return optim::default_rule(name);
+  }
   const std::shared_ptr<const optim::UpdateRule> rule = optim::make_rule(name);
   return rule->weights().empty() ? rule : optim::default_rule(name);
 }

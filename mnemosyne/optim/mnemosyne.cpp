@@ -18,8 +18,10 @@ RuleOptions step_defaults(const MnemosyneOptions& options) {
 }  // namespace
 
 std::shared_ptr<UpdateRule> mnemosyne_rule(const MnemosyneOptions& options) {
-  const std::string name = options.variant.empty() ? "mnemosyne" : "mnemosyne-" + options.variant;
-  auto rule = options.weights == "default" ? default_rule(name) : load_rule(options.weights);
+  const std::string own = options.variant.empty() ? "mnemosyne" : "mnemosyne-" + options.variant;
+  // Attention is an option of the default rule, with weights of its own.
+  const std::string name = options.variant == "attention" ? "mnemosyne" : own;
+  auto rule = options.weights == "default" ? default_rule(own) : load_rule(options.weights);
   if (rule->name() != name) {
     throw InputError("[Mnemosyne] expected weights of \"" + name + "\", got \"" + rule->name() +
                      "\" in " + options.weights);

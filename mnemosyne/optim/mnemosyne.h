@@ -13,7 +13,7 @@ struct MnemosyneOptions {
   double weight_decay = 0.0;  ///< As AdamW's, whose values carry over (docs/optimizer.md).
   std::optional<int64_t> num_steps = {};  ///< Length of the run where it is known: it helps.
   std::string weights = "default";        ///< Or the path of a weights file.
-  std::string variant = "";               ///< "" for the default rule, or "coordinate".
+  std::string variant = "";               ///< "" for the default rule, "attention", "coordinate".
   bool learned = true;                    ///< false leaves the hand-made base rule.
   bool orthogonal = true;  ///< false: Adam's direction, for masked parameters; see RuleOptions.
 };
@@ -28,9 +28,10 @@ struct MnemosyneOptions {
 ///     }
 ///
 /// After "Mnemosyne: learning to train Transformers with Transformers", arXiv 2302.01128; what the
-/// rule computes is in mnemosyne_rule.h, the variant in coordinate.h (144 bytes of state a
-/// parameter, no base rule). Throws InputError for an unknown variant, a weights file that cannot
-/// be used, and `learned = false` where the variant has no base rule.
+/// rule computes is in mnemosyne_rule.h, with attention over space and time in the variant of that
+/// name; coordinate.h has the third (144 bytes of state a parameter, no base rule). Throws
+/// InputError for an unknown variant, a weights file that cannot be used, and `learned = false`
+/// where the variant has no base rule.
 class Mnemosyne : public RuleOptimizer {
  public:
   explicit Mnemosyne(std::vector<at::Tensor> params, const MnemosyneOptions& options = {});

@@ -128,12 +128,18 @@ std::shared_ptr<UpdateRule> default_rule(const std::string& name) {
   const std::string_view bytes = embedded_file(file_name);
   if (!bytes.empty()) return make_loaded(io::parse_safetensors(bytes, file_name), file_name);
   std::string known;
-  for (const std::string& file : embedded_files()) {
-    if (!file.ends_with(kFileSuffix)) continue;
-    known += (known.empty() ? "" : ", ") + file.substr(0, file.size() - sizeof(kFileSuffix) + 1);
-  }
+  for (const std::string& own : default_rule_names()) known += (known.empty() ? "" : ", ") + own;
   throw InputError("[default_rule] expected an optimizer with weights in the library (" +
                    (known.empty() ? "none" : known) + "), got " + excerpt(name));
+}
+
+std::vector<std::string> default_rule_names() {
+  std::vector<std::string> names;
+  for (const std::string& file : embedded_files()) {
+    if (!file.ends_with(kFileSuffix)) continue;
+    names.push_back(file.substr(0, file.size() - sizeof(kFileSuffix) + 1));
+  }
+  return names;
 }
 
 std::string weights_hash(const UpdateRule& rule) {

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "mnemosyne/optim/update_rule.h"
 
@@ -28,8 +29,12 @@ void save_rule(const std::string& path, const UpdateRule& rule,
                const std::map<std::string, std::string>& metadata = {});
 
 /// The rule `name` with the weights that are part of the library: "mnemosyne",
-/// "mnemosyne-coordinate", "lstm", "lstm-rnnprop". InputError where there are none of that name.
+/// "mnemosyne-coordinate", "lstm", "lstm-rnnprop"; "mnemosyne-attention" is "mnemosyne" with
+/// attention. InputError where there are none of that name.
 std::shared_ptr<UpdateRule> default_rule(const std::string& name);
+
+/// The names that `default_rule` knows.
+std::vector<std::string> default_rule_names();
 
 /// 16 hexadecimal digits that identify a rule: its name, options and weights (names, shapes,
 /// values). Equal on every machine; a checkpoint uses it to refuse other weights (FNV-1a, 64 bits).

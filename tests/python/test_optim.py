@@ -21,7 +21,11 @@ def coordinate(params, **options):
     return Mnemosyne(params, variant="coordinate", **options)
 
 
-OPTIMIZERS = [Mnemosyne, base_rule, coordinate, LSTM]
+def attention(params, **options):
+    return Mnemosyne(params, variant="attention", **options)
+
+
+OPTIMIZERS = [Mnemosyne, base_rule, attention, coordinate, LSTM]
 make_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
 
 

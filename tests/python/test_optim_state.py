@@ -59,7 +59,14 @@ def test_code_that_resizes_every_entry_but_the_two_works(name):
     optimizer.param_groups[0]["params"] = [smaller]
     optimizer.state[smaller] = state
     smaller.grad = torch.ones(3, 3)
-    if name in ("adafactor", "lstm", "lstm-rnnprop", "mnemosyne-coordinate", "schedule-free", "amuse"):
+    if name in (
+        "adafactor",
+        "lstm",
+        "lstm-rnnprop",
+        "mnemosyne-coordinate",
+        "schedule-free",
+        "amuse",
+    ):
         with pytest.raises(ValueError, match="expected extra_state of .* got none"):
             optimizer.step()
     else:
