@@ -14,8 +14,9 @@ namespace mnemosyne::optim {
 ///
 /// Where neighbouring members have rules of one kind, whose weights and options may differ, and the
 /// rule has a step for many (`UpdateRule::steps_with`), that is one pass over all of their tensors;
-/// the others take a step one after the other. Bit for bit the same as `UpdateRule::step_` of every
-/// member. States and parameters are checked once, here, and when states are set.
+/// the others take a step one after the other. The same as `UpdateRule::step_` of every member, bit
+/// for bit but for attention, which is one batch of all of them and the same up to rounding. States
+/// and parameters are checked once, here, and when states are set.
 ///
 ///     Population population(rules, params);  // P rules, params of shapes [P, ...]
 ///     population.step_(grads, options, alive);

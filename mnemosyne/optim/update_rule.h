@@ -110,8 +110,9 @@ class UpdateRule {
   /// their weights and options.
   virtual bool steps_with(const UpdateRule& /*other*/) const { return false; }
 
-  /// `step_` of every member, bit for bit, in one pass where the rules have one: `steps_with` holds
-  /// for all of them. Nothing is checked of states and parameters (`adopt`).
+  /// `step_` of every member in one pass where the rules have one, the same as one after the other
+  /// (bit for bit but for attention, up to rounding): `steps_with` holds for all of them. Nothing
+  /// is checked of states and parameters (`adopt`).
   static void step_members_(std::vector<MemberStep>& members);
 
   /// InputError for a state that is not that of the parameters, and for a parameter that no rule
