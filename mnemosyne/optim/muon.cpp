@@ -78,14 +78,14 @@ at::Tensor Muon::update_one(const at::Tensor& grad, ParamState& state, const at:
   momentum.lerp_(grad, 1.0 - decay);
   const at::Tensor direction = options_.nesterov ? grad.lerp(momentum, decay) : momentum;
   const at::Tensor matrix = direction.reshape({param.size(0), -1});
-  return scaled(newton_schulz(matrix, options_.num_iterations), state[2])
-      .mul_(options.lr)
+  return scaled(newton_schulz(matrix, options_.num_iterations), state[2], options.lr)
       .reshape(param.sizes());
 }
 
-at::Tensor Muon::scaled(const at::Tensor& orthogonal, at::Tensor& /*second_moment*/) const {
+at::Tensor Muon::scaled(const at::Tensor& orthogonal, at::Tensor& /*second_moment*/,
+                        double lr) const {
   const auto longest = static_cast<double>(std::max(orthogonal.size(0), orthogonal.size(1)));
-  return orthogonal.mul(0.2 * std::sqrt(longest));
+  return orthogonal.mul(lr * 0.2 * std::sqrt(longest));
 }
 
 at::Tensor Muon::fallback_update(const at::Tensor& grad, const ParamState& state,

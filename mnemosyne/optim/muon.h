@@ -59,10 +59,10 @@ class Muon : public PerParameterRule {
   at::Tensor update_one(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                         const StepOptions& options) const override;
 
-  /// The direction of a matrix, of any size, from its orthogonalised momentum; a rule that is made
-  /// of this one may keep something in `second_moment`, which it lays out. Never writes to the
-  /// first.
-  virtual at::Tensor scaled(const at::Tensor& orthogonal, at::Tensor& second_moment) const;
+  /// The update of a matrix from its orthogonalised momentum; a rule that is made of this one may
+  /// keep something in `second_moment`, which it lays out. Never writes to the first.
+  virtual at::Tensor scaled(const at::Tensor& orthogonal, at::Tensor& second_moment,
+                            double lr) const;
 
   bool is_matrix(const at::Tensor& param) const;
 

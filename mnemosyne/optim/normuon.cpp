@@ -53,12 +53,14 @@ std::shared_ptr<const UpdateRule> NorMuon::elementwise() const {
   return rule;
 }
 
-at::Tensor NorMuon::scaled(const at::Tensor& orthogonal, at::Tensor& second_moment) const {
+at::Tensor NorMuon::scaled(const at::Tensor& orthogonal, at::Tensor& second_moment,
+                           double lr) const {
   second_moment.lerp_(orthogonal.square().mean(1), 1.0 - options_.row_decay);
   const at::Tensor rows = orthogonal / (second_moment.sqrt() + kTiny).unsqueeze(1);
   const double aspect =
       static_cast<double>(orthogonal.size(0)) / static_cast<double>(orthogonal.size(1));
-  return rows * (orthogonal.norm() / (rows.norm() + kTiny) * std::sqrt(std::max(1.0, aspect)));
+  const double size = lr * std::sqrt(std::max(1.0, aspect));
+  return rows * (orthogonal.norm() / (rows.norm() + kTiny) * size);
 }
 
 std::shared_ptr<UpdateRule> make_normuon(const std::string& options_json) {

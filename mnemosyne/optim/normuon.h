@@ -38,7 +38,8 @@ class NorMuon : public Muon {
   double default_lr() const override { return 0.02; }
 
  protected:
-  at::Tensor scaled(const at::Tensor& orthogonal, at::Tensor& second_moment) const override;
+  at::Tensor scaled(const at::Tensor& orthogonal, at::Tensor& second_moment,
+                    double lr) const override;
 
  private:
   NorMuonOptions options_;
