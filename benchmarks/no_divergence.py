@@ -4,8 +4,9 @@
 
 Two networks: a classifier of 20 numbers by a teacher's label, and for the vocabulary a model of
 pairs of tokens with 50,000 of them, its embedding tied. What is shown is the mean loss of the last
-tenth of the run in units of the first ten steps', before any scaling, and what the optimizer had to
-replace: entries of gradients that were not finite and updates that were not.
+tenth of the run in units of the first ten steps', before any scaling, and what the optimizers had to
+replace: entries of gradients that were not finite, updates that were not, and steps of tensors that
+the guard damped.
 """
 
 import argparse
@@ -97,7 +98,8 @@ def run(make, length, batch=64, scale=1.0, dtype=None, scaler=False, frozen=None
         grad_scaler.update()
         losses.append(loss.item())
     last = losses[-max(length // 10, 1) :]
-    replaced = [getattr(optimizer, f"{name}_count", 0) for name in ("nonfinite", "fallback")]
+    counts = ("nonfinite", "fallback", "damped")
+    replaced = [getattr(optimizer, f"{name}_count", 0) for name in counts]
     return sum(last) / len(last) / (sum(losses[:10]) / 10), replaced
 
 
@@ -115,7 +117,7 @@ def main():
         results = [run(make, length, **settings) for make in optimizers(length).values()]
         replaced = [sum(counts) for counts in zip(*(r[1] for r in results), strict=True)]
         cells = " | ".join(f"{value:.3g}" for value, _ in results)
-        print(f"| {condition} | {cells} | {replaced[0]} + {replaced[1]} |", flush=True)
+        print(f"| {condition} | {cells} | {' + '.join(map(str, replaced))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,16 @@ static void bind(Fields& visit, TwiceOptions& o) {
   bind(visit, o.second);
 }
 
+struct GrownOptions {
+  double width = 0.1;
+  bool guard = true;
+};
+
+static void bind(Fields& visit, GrownOptions& o) {
+  visit("width", o.width);
+  visit.later("guard", o.guard);
+}
+
 namespace {
 
 std::string refusal(const std::string& json) {
@@ -145,6 +155,14 @@ TEST(Fields, OfAModelAreInItsMetadata) {
   EXPECT_NE(text.find("\"seed\":3"), std::string::npos) << text;
   EXPECT_NE(text.find("\"exact_length\":0"), std::string::npos) << text;
   EXPECT_NE(text.find("\"initial_amplitude\":1.0"), std::string::npos) << text;
+}
+
+// What was written before an option came is what is written after it.
+TEST(Fields, AnOptionThatCameLaterIsWrittenWhereItIsNotTheDefault) {
+  EXPECT_EQ(write_options(GrownOptions{}), R"({"width": 0.1})");
+  EXPECT_EQ(write_options(GrownOptions{.guard = false}), R"({"guard": false, "width": 0.1})");
+  EXPECT_FALSE(read_options<GrownOptions>("grown", R"({"guard": false})").guard);
+  EXPECT_TRUE(read_options<GrownOptions>("grown", R"({"guard": true})").guard);
 }
 
 }  // namespace

@@ -100,6 +100,10 @@ Json to_json(const std::optional<T>& value) {
   return value.has_value() ? Json(*value) : Json();
 }
 
+std::string text_of(const Field& field) {
+  return std::visit([](const auto* value) { return to_json(*value).dump(); }, field.value);
+}
+
 }  // namespace
 
 std::vector<std::string> Fields::names() const {
@@ -142,11 +146,11 @@ void read_json(const std::string& where, const std::string& json, const Fields& 
   }
 }
 
-std::string write_json(const Fields& fields) {
+std::string write_json(const Fields& fields, const Fields& defaults) {
   std::map<std::string, std::string> texts;
-  for (const Field& field : fields) {
-    texts[field.name] =
-        std::visit([](const auto* value) { return to_json(*value).dump(); }, field.value);
+  for (const Field& field : fields) texts[field.name] = text_of(field);
+  for (const Field& field : defaults) {
+    if (field.later && texts.at(field.name) == text_of(field)) texts.erase(field.name);
   }
   std::string all;
   for (const auto& [name, text] : texts) {

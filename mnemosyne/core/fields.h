@@ -18,6 +18,7 @@ struct Field {
   std::string name;
   Value value;
   std::string description;
+  bool later = false;  ///< Written only where it is not the default.
 };
 
 /// The options of a struct, as its visitor names them, one line each:
@@ -38,6 +39,13 @@ class Fields {
   template <typename T>
   void operator()(std::string name, T& value, std::string description = {}) {
     add({std::move(name), &value, std::move(description)});
+  }
+
+  /// An option that came to a struct whose written form identifies things (weights_hash): left out
+  /// of it at its default, so that what was made before it keeps its identity.
+  template <typename T>
+  void later(std::string name, T& value) {
+    add({.name = std::move(name), .value = &value, .description = {}, .later = true});
   }
 
   auto begin() const { return list_.begin(); }
@@ -65,8 +73,9 @@ Fields fields_of(Options& options) {
 /// field has.
 void read_json(const std::string& where, const std::string& json, const Fields& fields);
 
-/// A JSON object, sorted by name; doubles keep every bit, what is not set is null.
-std::string write_json(const Fields& fields);
+/// A JSON object, sorted by name; doubles keep every bit, what is not set is null. Fields that are
+/// `later` ones are left out where they are as in `defaults`, the fields of the same struct.
+std::string write_json(const Fields& fields, const Fields& defaults = {});
 
 /// `defaults` with the fields of the JSON object in place.
 template <typename Options>
@@ -78,7 +87,8 @@ Options read_options(const std::string& where, const std::string& json, Options 
 /// The inverse of `read_options`.
 template <typename Options>
 std::string write_options(Options options) {
-  return write_json(fields_of(options));
+  Options defaults{};
+  return write_json(fields_of(options), fields_of(defaults));
 }
 
 }  // namespace mnemosyne

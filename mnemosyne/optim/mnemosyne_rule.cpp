@@ -12,7 +12,9 @@
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/step_features.h"
+#include "mnemosyne/optim/step_guard.h"
 #include "mnemosyne/optim/step_outputs.h"
 
 namespace mnemosyne::optim {
@@ -131,6 +133,16 @@ at::Tensor MnemosyneRule::advance_signals(StepList& list, const std::vector<Netw
   return x;
 }
 
+void MnemosyneRule::guard(const std::vector<Network>& networks, const at::Tensor& features,
+                          at::Tensor& tensors, at::Tensor& chunks,
+                          const AttentionPlan* plan) const {
+  const at::Tensor trust = step_trust(features);
+  tensors = tensors * trust.unsqueeze(1);
+  if (chunks.defined()) chunks = chunks * plan->geometry.spread(trust);
+  DeferredCount* damped = networks.front().damped;
+  if (damped != nullptr) damped->add((trust < 1.0).sum());
+}
+
 ops::StepCorrection MnemosyneRule::correct(StepList& list,
                                            const std::vector<Network>& networks) const {
   ops::StepSums sums = list.advance(/*with_sums=*/true);
@@ -154,6 +166,7 @@ ops::StepCorrection MnemosyneRule::correct(StepList& list,
     attended = attend(list, networks, *plan, x, tokens);
     z = z + attended.tensors;
   }
+  if (options_.guard) guard(networks, x, z, attended.chunks, plan.get());
   if (networks.front().decisions != nullptr) *networks.front().decisions = {x, z};
   ops::StepCorrection correction =
       step_correction(z, {.step = options_.step_bound, .mixture = options_.mixture_bound});
@@ -199,7 +212,8 @@ void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
                         .params = member.params,
                         .first = first,
                         .facts = facts_of(*member.state, member.params, member.options),
-                        .shared = &member.state->shared});
+                        .shared = &member.state->shared,
+                        .damped = member.options.damped});
     first += member.params.size();
   }
   const ops::StepCorrection correction = correct(list, networks);
@@ -217,6 +231,7 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
   return rule != nullptr && options_.learned && rule->options_.learned &&
          rule->options_.step_bound == options_.step_bound &&
          rule->options_.mixture_bound == options_.mixture_bound &&
+         rule->options_.guard == options_.guard &&
          rule->options_.attention == options_.attention;
 }
 
@@ -253,6 +268,7 @@ void bind(Fields& visit, MnemosyneRuleOptions& options) {
   visit("learned", options.learned);
   visit("step_bound", options.step_bound);
   visit("mixture_bound", options.mixture_bound);
+  visit.later("guard", options.guard);
   bind(visit, options.attention);
 }
 

@@ -17,6 +17,7 @@ struct MnemosyneRuleOptions {
   bool learned = true;          ///< false leaves exactly the base rule.
   double step_bound = 0.0;      ///< Largest change of a tensor's log step, 0 to 3; 0 leaves it.
   double mixture_bound = 0.5;   ///< Largest share of Adam's direction in a matrix's, 0 to 1.
+  bool guard = true;            ///< Damps what is decided where gradients run away (step_guard.h).
   StepAttentionOptions attention = {};  ///< Beside the controller: over space and time.
 };
 
@@ -51,6 +52,9 @@ struct MnemosyneRuleOptions {
 /// z of every tensor, and a bounded factor to the step of every chunk that keeps the norm of its
 /// tensor's: with y the numbers of chunks, f = exp(B tanh y) and n their sizes, each chunk moves by
 /// f / sqrt(sum n f^2 / sum n).
+///
+/// With `guard`, z and y are multiplied by a number that is 1 while the gradients behave and falls
+/// to 0 where their norms run away (step_guard.h); `StepOptions::damped` counts the tensors.
 ///
 /// With W = 0 (and zero heads) every correction vanishes and the rule is the base rule. Nothing
 /// depends on names of layers, nor, as long as gradients are large against eps, on the scale of the
@@ -95,6 +99,7 @@ class MnemosyneRule : public UpdateRule {
     std::vector<TensorFacts> facts;
     std::vector<at::Tensor>* shared;
     Decisions* decisions = nullptr;
+    DeferredCount* damped = nullptr;
   };
 
   int64_t chunk_size() const { return attention_ ? options_.attention.chunk_size : 0; }
@@ -105,6 +110,9 @@ class MnemosyneRule : public UpdateRule {
   /// Advances a list, its signals and memories; the outputs of these networks, one after the other,
   /// as corrections.
   ops::StepCorrection correct(StepList& list, const std::vector<Network>& networks) const;
+  /// What is decided with the guard's trust in it.
+  void guard(const std::vector<Network>& networks, const at::Tensor& features, at::Tensor& tensors,
+             at::Tensor& chunks, const AttentionPlan* plan) const;
   /// What attention says of the networks, whose memories it advances.
   AttendedOutputs attend(StepList& list, const std::vector<Network>& networks,
                          const AttentionPlan& plan, const at::Tensor& features,

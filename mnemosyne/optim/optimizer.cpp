@@ -111,6 +111,7 @@ RuleOptimizer::GroupStep RuleOptimizer::prepared(size_t index) {
   GroupStep step{.index = index, .rule = rule_of(options), .options = step_options(options)};
   step.state.shared = shared_state(index);
   step.options.fallbacks = &fallbacks_;
+  step.options.damped = &damped_;
   check_step_options(*step.rule, step.options, "RuleOptimizer");
   for (size_t i = 0; i < group.params().size(); ++i) {
     const at::Tensor& param = group.params()[i];
@@ -156,6 +157,7 @@ void RuleOptimizer::load(torch::serialize::InputArchive& archive) {
   nonfinite_ = DeferredCount(loaded.nonfinite_count);
   overrun_count_ = loaded.overrun_count;
   fallbacks_ = DeferredCount(loaded.fallback_count);
+  damped_ = DeferredCount(loaded.damped_count);
   state_ = std::move(loaded.state);
   shared_states_ = std::move(loaded.shared_states);
   for (size_t g = 0; g < param_groups_.size(); ++g) {

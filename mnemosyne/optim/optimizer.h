@@ -83,6 +83,9 @@ class RuleOptimizer : public torch::optim::Optimizer {
   int64_t overrun_count() const { return overrun_count_; }
   /// Updates of tensors so far that were not finite and were replaced. Waits for a device.
   int64_t fallback_count() const { return fallbacks_.total(); }
+  /// Steps of tensors so far that were held nearer to the base rule's, because the gradients ran
+  /// away (step_guard.h). Waits for a device.
+  int64_t damped_count() const { return damped_.total(); }
 
   const UpdateRule& rule() const { return *rule_; }
 
@@ -102,6 +105,7 @@ class RuleOptimizer : public torch::optim::Optimizer {
   DeferredCount nonfinite_;
   int64_t overrun_count_ = 0;
   DeferredCount fallbacks_;
+  DeferredCount damped_;
   std::map<size_t, std::vector<at::Tensor>> shared_states_;  // by group
 };
 

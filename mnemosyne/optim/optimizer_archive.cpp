@@ -50,6 +50,11 @@ void check_text(InputArchive& archive, const std::string& key, const std::string
   if (text != expected) refuse(key + " " + expected, text.substr(0, 80));
 }
 
+/// A count that archives have had since there is such a one; 0 before.
+int64_t read_count_if_there(InputArchive& archive, const std::string& key) {
+  return read_if_there(archive, key).isNone() ? 0 : read_int(archive, key);
+}
+
 void check_count(InputArchive& archive, const std::string& key, size_t expected) {
   const int64_t count = read_int(archive, key);
   if (count != static_cast<int64_t>(expected)) {
@@ -151,6 +156,7 @@ void write_optimizer(OutputArchive& archive, const RuleOptimizer& optimizer) {
   archive.write("nonfinite_count", IValue(optimizer.nonfinite_count()));
   archive.write("overrun_count", IValue(optimizer.overrun_count()));
   archive.write("fallback_count", IValue(optimizer.fallback_count()));
+  archive.write("damped_count", IValue(optimizer.damped_count()));
   const auto& groups = optimizer.param_groups();
   archive.write("num_groups", IValue(static_cast<int64_t>(groups.size())));
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -179,11 +185,10 @@ LoadedOptimizer read_optimizer(InputArchive& archive, const RuleOptimizer& optim
   check_text(archive, "weights_hash", weights_hash(optimizer.rule()));
   LoadedOptimizer loaded;
   loaded.nonfinite_count = read_int(archive, "nonfinite_count");
-  const IValue overrun = read_if_there(archive, "overrun_count");
-  const bool old = overrun.isNone();
-  loaded.overrun_count = old ? 0 : read_int(archive, "overrun_count");
-  const bool counted = !read_if_there(archive, "fallback_count").isNone();
-  loaded.fallback_count = counted ? read_int(archive, "fallback_count") : 0;
+  const bool old = read_if_there(archive, "overrun_count").isNone();
+  loaded.overrun_count = read_count_if_there(archive, "overrun_count");
+  loaded.fallback_count = read_count_if_there(archive, "fallback_count");
+  loaded.damped_count = read_count_if_there(archive, "damped_count");
   const auto& groups = optimizer.param_groups();
   check_count(archive, "num_groups", groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {

@@ -25,6 +25,7 @@ struct LoadedOptimizer {
   int64_t nonfinite_count = 0;
   int64_t overrun_count = 0;
   int64_t fallback_count = 0;
+  int64_t damped_count = 0;
 };
 
 /// The file format of a RuleOptimizer: parameters are known by their place in their group, so that

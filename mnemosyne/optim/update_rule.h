@@ -37,6 +37,7 @@ struct StepOptions {
   at::Tensor lr_factor = {};
   at::Tensor weight_decay_factor = {};
   DeferredCount* fallbacks = nullptr;  ///< Counts what `step_` replaced (optim/fallback.h).
+  DeferredCount* damped = nullptr;     ///< Counts the tensors that a guard holds (step_guard.h).
   Decisions* decisions = nullptr;      ///< Takes those of an `update`; of rules that have some.
 };
 

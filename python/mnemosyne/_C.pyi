@@ -43,6 +43,7 @@ class Rule:
         num_steps: int | None = None,
         momentum: float | None = None,
         fallbacks: DeferredCount | None = None,
+        damped: DeferredCount | None = None,
         shared: list[Tensor] = [],
         lr_factor: Tensor | None = None,
         weight_decay_factor: Tensor | None = None,

@@ -36,7 +36,9 @@ from mnemosyne._optimizer_state import (
 
 __all__ = ["LSTM", "Mnemosyne", "RuleOptimizer"]
 
-# In the groups, because that is what reaches every kind of checkpoint.
+COUNTS = ("nonfinite_count", "fallback_count", "damped_count")
+
+# In the groups, because that reaches every kind of checkpoint, as does the hash of the weights.
 SHARED_STATE = "shared_state"
 
 
@@ -62,7 +64,8 @@ class RuleOptimizer(Optimizer):
     Non-finite entries of gradients count as zero, and `nonfinite_count` counts them. Parameters
     without a gradient are left alone, and sparse or complex ones are refused. An update that is not
     finite is never written: the tensor takes another (Adam's direction for `Mnemosyne`, else see
-    `fallback_update` of the rule in C++), and `fallback_count` counts it.
+    `fallback_update` of the rule in C++), and `fallback_count` counts it. Where gradients run away,
+    `Mnemosyne` leaves its base rule's step to them, and `damped_count` counts the tensors.
 
     `state[p]` has entries of the shape of `p`, "step", and "extra_state", which holds everything
     else that the rule remembers of `p` in a flat tensor. Entries of other names are left alone.
@@ -88,18 +91,15 @@ class RuleOptimizer(Optimizer):
         if not isinstance(rule, (str, _C.Rule)):
             raise ValueError(f"[{self._name}] expected a rule or its name, got {shown(rule)}")
         self._rule = _C.make_rule(rule) if isinstance(rule, str) else rule
-        self._nonfinite = _C.DeferredCount()
-        self._fallbacks = _C.DeferredCount()
+        self._counts = {name: _C.DeferredCount() for name in COUNTS}
         self._warned = False
         self._layouts: dict[Any, StateLayout] = {}
+        decay = self._rule.default_weight_decay if weight_decay is None else weight_decay
         defaults = {
             "lr": self._rule.default_lr if lr is None else lr,
-            "weight_decay": self._rule.default_weight_decay
-            if weight_decay is None
-            else weight_decay,
+            "weight_decay": decay,
             "num_steps": num_steps,
             "orthogonal": orthogonal,
-            # In the groups because that is what reaches every kind of checkpoint.
             "weights_hash": self._rule.hash,
         }
         if self._rule.default_momentum is not None:
@@ -110,12 +110,17 @@ class RuleOptimizer(Optimizer):
     @property
     def nonfinite_count(self) -> int:
         """How many entries of gradients were NaN or infinite so far; waits for a device."""
-        return self._nonfinite.total()
+        return self._counts["nonfinite_count"].total()
 
     @property
     def fallback_count(self) -> int:
         """How many updates of tensors were not finite so far, and replaced; waits for a device."""
-        return self._fallbacks.total()
+        return self._counts["fallback_count"].total()
+
+    @property
+    def damped_count(self) -> int:
+        """How many steps of tensors the guard of `Mnemosyne` damped so far; waits for a device."""
+        return self._counts["damped_count"].total()
 
     @property
     def _name(self) -> str:
@@ -200,7 +205,7 @@ class RuleOptimizer(Optimizer):
         if any(map(is_sharded, params)):
             whole_params, grads = [whole(p) for p in params], [whole(g) for g in grads]
             before = [[whole(t) for t in state] for state in states]
-        grads = _C.clean_gradients(grads, self._nonfinite)
+        grads = _C.clean_gradients(grads, self._counts["nonfinite_count"])
         before = [state or rule.init(p) for state, p in zip(before, whole_params, strict=True)]
         replaced, shared, last = rule.step_(
             grads,
@@ -210,7 +215,8 @@ class RuleOptimizer(Optimizer):
             options.weight_decay,
             options.num_steps,
             options.momentum,
-            self._fallbacks,
+            self._counts["fallback_count"],
+            self._counts["damped_count"],
             group.get(SHARED_STATE) or [],
             options.lr_factor,
             options.weight_decay_factor,
@@ -229,18 +235,13 @@ class RuleOptimizer(Optimizer):
                     self._layout(p, options.orthogonal).reshard(self.state[p], tensors, p)
             if not state:
                 self._layout(p, options.orthogonal).store(self.state[p], tensors, p)
-        if options.num_steps is not None and not self._warned:
-            self._warn_beyond_the_end(last, options.num_steps)
-
-    def _warn_beyond_the_end(self, step: int, num_steps: int) -> None:
-        if step <= num_steps:
-            return
-        self._warned = True
-        warnings.warn(
-            f"[{self._name}] expected a run of num_steps = {num_steps} steps, got step {step}: "
-            "steps stay as small as the last one; a larger num_steps extends the run",
-            stacklevel=6,
-        )
+        if options.num_steps is not None and last > options.num_steps and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"[{self._name}] expected a run of num_steps = {options.num_steps} steps, got step "
+                f"{last}: steps stay as small as the last one; a larger num_steps extends the run",
+                stacklevel=5,
+            )
 
     def _layout(self, p: Tensor, orthogonal: bool) -> StateLayout:
         key = (p.shape, p.dtype, orthogonal)
@@ -301,8 +302,7 @@ class RuleOptimizer(Optimizer):
         return {
             **super().__getstate__(),
             "rule": (rule.name, rule.options, rule.weights()),
-            "nonfinite_count": self.nonfinite_count,
-            "fallback_count": self.fallback_count,
+            **{name: count.total() for name, count in self._counts.items()},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -312,8 +312,7 @@ class RuleOptimizer(Optimizer):
             self._rule = _C.make_rule(name, options)
             if weights:
                 self._rule = self._rule.with_weights(weights)
-            self._nonfinite = _C.DeferredCount(state.pop("nonfinite_count"))
-            self._fallbacks = _C.DeferredCount(state.pop("fallback_count", 0))
+            self._counts = {name: _C.DeferredCount(state.pop(name, 0)) for name in COUNTS}
             self._warned = False
             self._layouts = {}
         else:

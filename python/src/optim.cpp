@@ -46,7 +46,7 @@ std::tuple<Replaced, Tensors, int64_t> step(const UpdateRule& rule, const Tensor
                                             std::optional<double> weight_decay,
                                             std::optional<int64_t> num_steps,
                                             std::optional<double> momentum,
-                                            optim::DeferredCount* fallbacks, const Tensors& shared,
+                                            optim::DeferredCount* fallbacks, optim::DeferredCount* damped, const Tensors& shared,
                                             const std::optional<at::Tensor>& lr_factor,
                                             const std::optional<at::Tensor>& weight_decay_factor) {
   optim::State state(states);
@@ -58,7 +58,8 @@ std::tuple<Replaced, Tensors, int64_t> step(const UpdateRule& rule, const Tensor
               .momentum = momentum,
               .lr_factor = lr_factor.value_or(at::Tensor()),
               .weight_decay_factor = weight_decay_factor.value_or(at::Tensor()),
-              .fallbacks = fallbacks});
+              .fallbacks = fallbacks,
+              .damped = damped});
   Replaced replaced;
   int64_t last = 0;
   for (size_t i = 0; i < states.size(); ++i) {
@@ -165,13 +166,14 @@ void bind_optim(py::module_& module) {
       .def(
           "step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
           arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-          arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("shared") = Tensors(),
+          arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("damped") = py::none(), arg("shared") = Tensors(),
           arg("lr_factor") = py::none(), arg("weight_decay_factor") = py::none(), without_gil,
           "One step: writes `params` and the tensors of `states`, but for those that others have\n"
           "taken the place of: it returns these, as (parameter, place in its state, tensor), with\n"
           "`shared`, the state of the list, empty before the first step, and the largest number\n"
           "of steps that a parameter has had.\n"
-          "`fallbacks`, a DeferredCount, counts updates that were not finite. The factors are\n"
+          "`fallbacks` and `damped`, each a DeferredCount, count updates that were not finite and\n"
+          "tensors that the guard held. The factors are\n"
           "tensors with one number on the device of the parameters, which are not read.")
       .def(
           "weights", [](const UpdateRule& rule) { return to_dict(rule.weights()); },

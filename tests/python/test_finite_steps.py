@@ -136,3 +136,15 @@ def test_what_is_not_finite_is_replaced_and_counted(dtype, clone):
     assert p.isfinite().all() and (p != 0).all()
     assert optimizer.fallback_count == 2
     assert clone(optimizer).fallback_count == 2
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_gradients_that_run_away_are_damped_and_counted(clone):
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(8, 8))
+    optimizer = mnemosyne.optim.Mnemosyne([p])
+    for step in range(16):
+        p.grad = torch.randn(8, 8) * 5.0 ** max(step - 7, 0)
+        optimizer.step()
+        assert (optimizer.damped_count > 0) == (step > 10), step
+    assert clone(optimizer).damped_count == optimizer.damped_count
