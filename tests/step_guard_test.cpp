@@ -127,8 +127,7 @@ TEST_P(StepGuard, EndsWhenTheNormsStayWhatTheyAre) {
   EXPECT_EQ(run.damped.total(), held);
 }
 
-INSTANTIATE_TEST_SUITE_P(Weights, StepGuard,
-                         ::testing::Values("mnemosyne", "mnemosyne-attention"),
+INSTANTIATE_TEST_SUITE_P(Weights, StepGuard, ::testing::Values("mnemosyne", "mnemosyne-attention"),
                          [](const auto& name) {
                            return name.param == "mnemosyne" ? "controller" : "attention";
                          });

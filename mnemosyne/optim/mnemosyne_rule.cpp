@@ -231,8 +231,7 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
   return rule != nullptr && options_.learned && rule->options_.learned &&
          rule->options_.step_bound == options_.step_bound &&
          rule->options_.mixture_bound == options_.mixture_bound &&
-         rule->options_.guard == options_.guard &&
-         rule->options_.attention == options_.attention;
+         rule->options_.guard == options_.guard && rule->options_.attention == options_.attention;
 }
 
 void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) const {

@@ -8,6 +8,7 @@
 #include "mnemosyne/optim/adafactor.h"
 #include "mnemosyne/optim/adam.h"
 #include "mnemosyne/optim/amuse.h"
+#include "mnemosyne/optim/compact.h"
 #include "mnemosyne/optim/coordinate.h"
 #include "mnemosyne/optim/lstm.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
@@ -32,6 +33,7 @@ const RuleRegistry& registry() {
                                                    {"lstm", make_lstm},
                                                    {"lstm-rnnprop", make_lstm_rnnprop},
                                                    {"mnemosyne", make_mnemosyne_rule},
+                                                   {"mnemosyne-compact", make_compact_rule},
                                                    {"mnemosyne-coordinate", make_coordinate_rule},
                                                    {"muon", make_muon},
                                                    {"normuon", make_normuon},

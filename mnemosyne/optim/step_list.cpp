@@ -52,8 +52,7 @@ bool StepList::can_join(const std::vector<MemberStep>& members) {
   return std::all_of(members.begin(), members.end(), [&](const MemberStep& member) {
     return member.params.size() == members.front().params.size() && !member.params.empty() &&
            member.options.fallbacks == nullptr && member.options.damped == nullptr &&
-           !member.options.lr_factor.defined() &&
-           !member.options.weight_decay_factor.defined();
+           !member.options.lr_factor.defined() && !member.options.weight_decay_factor.defined();
   });
 }
 

@@ -41,14 +41,12 @@ using States = std::vector<optim::ParamState>;
 /// What a step has put in the place of a tensor of the state: parameter, place, tensor.
 using Replaced = std::vector<std::tuple<size_t, size_t, at::Tensor>>;
 
-std::tuple<Replaced, Tensors, int64_t> step(const UpdateRule& rule, const Tensors& grads,
-                                            States states, const Tensors& params, double lr,
-                                            std::optional<double> weight_decay,
-                                            std::optional<int64_t> num_steps,
-                                            std::optional<double> momentum,
-                                            optim::DeferredCount* fallbacks, optim::DeferredCount* damped, const Tensors& shared,
-                                            const std::optional<at::Tensor>& lr_factor,
-                                            const std::optional<at::Tensor>& weight_decay_factor) {
+std::tuple<Replaced, Tensors, int64_t> step(
+    const UpdateRule& rule, const Tensors& grads, States states, const Tensors& params, double lr,
+    std::optional<double> weight_decay, std::optional<int64_t> num_steps,
+    std::optional<double> momentum, optim::DeferredCount* fallbacks, optim::DeferredCount* damped,
+    const Tensors& shared, const std::optional<at::Tensor>& lr_factor,
+    const std::optional<at::Tensor>& weight_decay_factor) {
   optim::State state(states);
   state.shared = shared;
   rule.step_(grads, state, params,
@@ -166,8 +164,9 @@ void bind_optim(py::module_& module) {
       .def(
           "step_", &step, arg("grads"), arg("states"), arg("params"), arg("lr"),
           arg("weight_decay") = py::none(), arg("num_steps") = py::none(),
-          arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("damped") = py::none(), arg("shared") = Tensors(),
-          arg("lr_factor") = py::none(), arg("weight_decay_factor") = py::none(), without_gil,
+          arg("momentum") = py::none(), arg("fallbacks") = py::none(), arg("damped") = py::none(),
+          arg("shared") = Tensors(), arg("lr_factor") = py::none(),
+          arg("weight_decay_factor") = py::none(), without_gil,
           "One step: writes `params` and the tensors of `states`, but for those that others have\n"
           "taken the place of: it returns these, as (parameter, place in its state, tensor), with\n"
           "`shared`, the state of the list, empty before the first step, and the largest number\n"
