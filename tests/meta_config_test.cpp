@@ -104,6 +104,20 @@ TEST(MetaConfig, RuleOptionsStandBeforeThoseOfTheInitialWeights) {
   EXPECT_THROW(make_trainer(config, ""), InputError);
 }
 
+TEST(MetaConfig, InitialWeightsMayBeAnotherRulesThatHasThemAll) {
+  const std::string path = ::testing::TempDir() + "initial.safetensors";
+  const auto shipped = optim::default_rule("mnemosyne");
+  optim::save_rule(path, *shipped);
+  MetaConfig config{
+      .rule = "mnemosyne-compact", .rule_options = R"({"rank": 3})", .initial_weights = path};
+  const auto rule = make_initial_rule(config);
+  EXPECT_EQ(rule->name(), "mnemosyne-compact");
+  EXPECT_TRUE(at::equal(rule->weights()[0].second, shipped->weights()[0].second));
+  config.rule = "mnemosyne-coordinate";
+  config.rule_options = "{}";
+  EXPECT_THROW(make_initial_rule(config), InputError);
+}
+
 TEST(MetaConfig, ResumeDependsOnWhatChangesTheResult) {
   MetaConfig a, b;
   b.num_workers = 3;

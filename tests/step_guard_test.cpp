@@ -61,8 +61,8 @@ std::vector<at::Tensor> gradients(int64_t step, double scale) {
 }
 
 /// Parameters and states of rules that step side by side, by the same gradients.
-struct Run {
-  explicit Run(std::shared_ptr<UpdateRule> of) : rule(std::move(of)) {
+struct Steps {
+  explicit Steps(std::shared_ptr<UpdateRule> of) : rule(std::move(of)) {
     at::manual_seed(1);
     params = {at::randn({24, 40}), at::randn({24})};
     state = init_state(*rule, params);
@@ -81,7 +81,7 @@ struct Run {
 class StepGuard : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(StepGuard, ChangesNothingWhileGradientsBehave) {
-  Run with(shipped(GetParam(), "")), without(shipped(GetParam(), R"("guard": false)"));
+  Steps with(shipped(GetParam(), "")), without(shipped(GetParam(), R"("guard": false)"));
   for (int step = 0; step < 20; ++step) {
     const auto grads = gradients(step, std::exp(0.05 * step));
     with.step(grads);
@@ -92,7 +92,7 @@ TEST_P(StepGuard, ChangesNothingWhileGradientsBehave) {
 }
 
 TEST_P(StepGuard, LeavesTheBaseRulesStepWhereNormsRunAway) {
-  Run with(shipped(GetParam(), "")), without(shipped(GetParam(), R"("guard": false)"));
+  Steps with(shipped(GetParam(), "")), without(shipped(GetParam(), R"("guard": false)"));
   double scale = 1.0;
   for (int step = 0; step < 20; ++step) {
     if (step >= 10) scale *= 4.0;
@@ -118,7 +118,7 @@ TEST_P(StepGuard, LeavesTheBaseRulesStepWhereNormsRunAway) {
 }
 
 TEST_P(StepGuard, EndsWhenTheNormsStayWhatTheyAre) {
-  Run run(shipped(GetParam(), ""));
+  Steps run(shipped(GetParam(), ""));
   for (int step = 0; step < 30; ++step) run.step(gradients(step, 1.0));
   for (int step = 30; step < 160; ++step) run.step(gradients(step, 1e6));  // another loss scale
   const int64_t held = run.damped.total();

@@ -77,7 +77,9 @@ void bind(Fields& visit, MetaConfig& c) {
         "options of the finished rule where they differ from those it is trained with, a JSON "
         "object");
   visit("initial_weights", c.initial_weights,
-        "weights file to start from, with rule_options in place of its own; empty: fresh weights");
+        "weights file to start from, with rule_options in place of its own, of the same rule or of "
+        "one "
+        "that has its weights by name and shape; empty: fresh weights");
   visit("families", c.families, "task families to train on");
   visit("family_weights", c.family_weights, "how often each is drawn; empty: all alike");
   visit("validation_families", c.validation_families, "task families that choose the weights");

@@ -1,5 +1,7 @@
 #include "mnemosyne/meta/make_trainer.h"
 
+#include <algorithm>
+
 #include "mnemosyne/core/error.h"
 #include "mnemosyne/meta/evolution.h"
 #include "mnemosyne/meta/mixture.h"
@@ -75,17 +77,33 @@ void check_alike(ProcessGroup& processes, const MetaConfig& config) {
   }
 }
 
+/// The weights of `rule` out of a file of another one that has them all, by name and shape.
+NamedTensors weights_of_another(const optim::UpdateRule& rule, const optim::UpdateRule& stored,
+                                const std::string& file) {
+  NamedTensors weights = rule.weights();
+  const NamedTensors all = stored.weights();
+  for (auto& [name, weight] : weights) {
+    const auto found = std::ranges::find(all, name, &NamedTensors::value_type::first);
+    if (found == all.end() || found->second.sizes() != weight.sizes()) {
+      throw InputError("[initial_weights] expected weights of \"" + rule.name() + "\" in " + file +
+                       ", got \"" + stored.name() + "\", which has no such " + name);
+    }
+    weight = found->second;
+  }
+  return weights;
+}
+
 }  // namespace
 
 std::shared_ptr<optim::UpdateRule> make_initial_rule(const MetaConfig& config) {
   const std::string& file = config.initial_weights;
   if (file.empty()) return optim::make_rule(config.rule, config.rule_options);
-  std::shared_ptr<optim::UpdateRule> rule = optim::load_rule(file);
-  if (rule->name() != config.rule) {
-    throw InputError("[initial_weights] expected weights of \"" + config.rule + "\" in " + file +
-                     ", got \"" + rule->name() + "\"");
+  const std::shared_ptr<optim::UpdateRule> stored = optim::load_rule(file);
+  if (stored->name() == config.rule) {
+    return optim::with_options(*stored, config.rule_options, "rule_options");
   }
-  return optim::with_options(*rule, config.rule_options, "rule_options");
+  const auto rule = optim::make_rule(config.rule, config.rule_options);
+  return rule->with_weights(weights_of_another(*rule, *stored, file));
 }
 
 std::shared_ptr<optim::UpdateRule> make_finished_rule(const MetaConfig& config,
