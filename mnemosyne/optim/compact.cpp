@@ -31,7 +31,7 @@ constexpr double kLargestStepBound = 3.0;
 at::Tensor as_matrix(const at::Tensor& x) { return x.reshape({x.size(0), -1}); }
 
 /// <x, y> in the dtype of sums.
-at::Tensor dot(const at::Tensor& x, const at::Tensor& y) {
+at::Tensor inner_product(const at::Tensor& x, const at::Tensor& y) {
   return (x * y).sum(ops::sum_dtype(x.device()));
 }
 
@@ -110,12 +110,13 @@ ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorLi
     const at::Tensor g = grads[i].detach().to(compute_dtype(params[i]));
     const at::Tensor p = params[i].detach().to(g.scalar_type());
     const bool factored = is_factored(params[i]);
-    const at::Tensor squared = dot(g, g);
+    const at::Tensor squared = inner_product(g, g);
     // <g, L R^T> = <g^T L, R>; |L R^T| = |R|, as the columns of L are orthonormal.
     const at::Tensor& held = factored ? own[kRight] : own[kMomentum];
-    const at::Tensor old_squared = dot(held, held);
-    const at::Tensor product =
-        factored ? dot(as_matrix(g).t().matmul(own[kLeft]), own[kRight]) : dot(g, held);
+    const at::Tensor old_squared = inner_product(held, held);
+    const at::Tensor product = factored
+                                   ? inner_product(as_matrix(g).t().matmul(own[kLeft]), own[kRight])
+                                   : inner_product(g, held);
     const double b1 = base[i].momentum_decay, b2 = base[i].second_decay;
     const at::Tensor new_squared =
         b1 * b1 * old_squared + 2.0 * b1 * (1.0 - b1) * product + (1.0 - b1) * (1.0 - b1) * squared;
@@ -124,7 +125,7 @@ ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorLi
                               squared,
                               old_squared,
                               new_squared,
-                              dot(p, p),
+                              inner_product(p, p),
                               own[kGradSquared].select(0, 0).to(squared.scalar_type()),
                               (g == 0).sum(squared.scalar_type())};
     for (size_t k = 0; k < sums.size(); ++k) {
