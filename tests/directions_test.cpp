@@ -22,8 +22,10 @@ std::vector<at::Tensor> cotangents(const TensorStep& step) {
 
 /// Updates, and the gradients of their product with the cotangents by the given members.
 using Members = std::vector<at::Tensor StepCorrection::*>;
-std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>> updates_and_gradients(
-    const Problem& problem, bool closed, const Members& members) {
+struct Derived {
+  std::vector<at::Tensor> updates, gradients, kept;
+};
+Derived updates_and_gradients(const Problem& problem, bool closed, const Members& members) {
   Problem own = copy_of(problem);
   const StepSums sums = advance_moments_reference(own.step, true);
   std::vector<at::Tensor> leaves;
@@ -42,17 +44,23 @@ std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>> updates_and_gradient
     outputs.push_back(updates[i]);
     weights.push_back(all[i].to(updates[i].scalar_type()));
   }
-  return {updates, torch::autograd::grad(outputs, leaves, weights)};
+  for (const at::Tensor& kept : own.step.previous_updates) EXPECT_FALSE(kept.requires_grad());
+  return {updates, torch::autograd::grad(outputs, leaves, weights), own.step.previous_updates};
 }
 
 const Members kAll(std::begin(kStepCorrections), std::end(kStepCorrections));
 
 void expect_alike(const Problem& problem, const Members& members, testing::Tolerance tolerance) {
-  const auto [updates, grads] = updates_and_gradients(problem, true, members);
-  const auto [expected, expected_grads] = updates_and_gradients(problem, false, members);
+  const auto [updates, grads, kept] = updates_and_gradients(problem, true, members);
+  const auto [expected, expected_grads, expected_kept] =
+      updates_and_gradients(problem, false, members);
   for (size_t i = 0; i < updates.size(); ++i) {
     EXPECT_EQ(updates[i].scalar_type(), expected[i].scalar_type());
     EXPECT_TRUE(close(updates[i].detach(), expected[i].detach(), tolerance)) << "update " << i;
+  }
+  for (size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(kept[i].scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(close(kept[i], expected_kept[i], {.rtol = 0.0079, .atol = 1e-9})) << "kept " << i;
   }
   for (size_t k = 0; k < grads.size(); ++k) {
     EXPECT_GT(expected_grads[k].abs().max().item<double>(), 0.0) << "member " << k;
@@ -66,6 +74,32 @@ TEST(Directions, HaveTheValuesAndGradientsOfTheReference) {
       SCOPED_TRACE(::testing::Message() << chunk_size << " " << scales);
       expect_alike(make_problem({.dtype = at::kDouble, .chunk_size = chunk_size, .scales = scales}),
                    kAll, {.rtol = 1e-9, .atol = 1e-11});
+    }
+  }
+}
+
+TEST(Directions, KeepWhatIsTakenOff) {
+  for (const int64_t chunk_size : {0, 50}) {
+    const Problem problem =
+        make_problem({.dtype = at::kDouble, .chunk_size = chunk_size, .previous_updates = true});
+    expect_alike(problem, kAll, {.rtol = 1e-9, .atol = 1e-11});
+    // What was kept before has no influence but on the sums, and nothing is written to it.
+    const Problem before = copy_of(problem);
+    Problem pure = problem;
+    const StepSums sums = advance_moments_reference(pure.step, true);
+    directions(pure.step, sums, pure.correction);
+    for (size_t i = 0; i < problem.step.size(); ++i) {
+      EXPECT_TRUE(
+          testing::identical(problem.step.previous_updates[i], before.step.previous_updates[i]));
+      const at::Tensor& kept = pure.step.previous_updates[i];
+      EXPECT_FALSE(kept.is_same(problem.step.previous_updates[i]));
+      EXPECT_TRUE(kept.is_contiguous());
+    }
+    // Without decay they are the updates.
+    pure.correction.decay = at::Tensor();
+    const std::vector<at::Tensor> updates = directions(pure.step, sums, pure.correction);
+    for (size_t i = 0; i < updates.size(); ++i) {
+      EXPECT_TRUE(testing::identical(pure.step.previous_updates[i], updates[i].to(at::kBFloat16)));
     }
   }
 }

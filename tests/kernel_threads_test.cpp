@@ -157,6 +157,7 @@ Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t
     step.grads.push_back(at::randn(shape));
     step.momenta.push_back(at::randn(shape));
     step.second_moments.push_back(at::rand(shape));
+    step.previous_updates.push_back(at::randn(shape).to(at::kBFloat16));
     step.rows.push_back(shape.size() > 1 ? shape[0] : 0);
     step.base.push_back({.step = 0.1, .decay = 0.01});
   }
@@ -168,15 +169,10 @@ Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t
                                   .mixture = half,
                                   .decay = half,
                                   .readouts = readouts.expand({half.numel(), 5})};
-  Results results{apply_directions_(step, sums, &correction),
-                  sums.grad_dot_momentum,
-                  sums.grad_squared,
-                  sums.old_squared,
-                  sums.new_squared,
-                  sums.param_squared,
-                  sums.second_moment,
-                  sums.zeros};
-  for (const auto* list : {&step.params, &step.momenta, &step.second_moments}) {
+  Results results{apply_directions_(step, sums, &correction)};
+  for (const auto member : kStepSums) results.push_back(sums.*member);
+  for (const auto* list :
+       {&step.params, &step.momenta, &step.second_moments, &step.previous_updates}) {
     results.insert(results.end(), list->begin(), list->end());
   }
   return results;

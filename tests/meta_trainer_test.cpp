@@ -151,15 +151,16 @@ INSTANTIATE_TEST_SUITE_P(Estimators, CarriedEstimator,
                                            EstimatorCase{"truncated", make_truncated}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-TEST_P(CarriedEstimator, CarriesWhatARuleRemembersOfAList) {
-  const auto rule = optim::make_rule(
-      "mnemosyne", R"({"attention": true, "step_bound": 0.5, "attention_chunk_size": 2})");
+/// Trains a rule of these options without a pause and in two halves, which have to give the same
+/// weights; the checkpoint between the halves.
+NamedTensors expect_to_go_on(const EstimatorCase& estimator, const std::string& rule_options) {
+  const auto rule = optim::make_rule("mnemosyne", rule_options);
   TrainerOptions options = small_options();
   options.validate_every = 0;
   options.num_outer_steps = 4;
   options.horizon.lengths = {200};
   const auto trainer = [&] {
-    return Trainer(rule, GetParam().make(), Validator(toy_families(), {.tasks_per_family = 1}, 1),
+    return Trainer(rule, estimator.make(), Validator(toy_families(), {.tasks_per_family = 1}, 1),
                    options);
   };
   Trainer whole = trainer();
@@ -168,17 +169,38 @@ TEST_P(CarriedEstimator, CarriesWhatARuleRemembersOfAList) {
   half.step();
   half.step();
   const NamedTensors checkpoint = half.checkpoint();
-  const auto is_shared = [](const auto& named) {
-    return named.first.find(".shared.") != std::string::npos &&
-           named.second.abs().max().template item<float>() > 0;
-  };
-  EXPECT_TRUE(std::any_of(checkpoint.begin(), checkpoint.end(), is_shared));
   rest.restore(checkpoint);
   rest.run();
   const NamedTensors a = whole.last_weights(), b = rest.last_weights();
   for (size_t i = 0; i < a.size(); ++i) {
     EXPECT_TRUE(identical(a[i].second, b[i].second)) << a[i].first;
   }
+  EXPECT_FALSE(identical(find(a, "controller"), find(rule->weights(), "controller")));
+  return checkpoint;
+}
+
+TEST_P(CarriedEstimator, CarriesWhatARuleRemembersOfAList) {
+  const NamedTensors checkpoint = expect_to_go_on(
+      GetParam(), R"({"attention": true, "step_bound": 0.5, "attention_chunk_size": 2})");
+  const auto is_shared = [](const auto& named) {
+    return named.first.find(".shared.") != std::string::npos &&
+           named.second.abs().max().template item<float>() > 0;
+  };
+  EXPECT_TRUE(std::any_of(checkpoint.begin(), checkpoint.end(), is_shared));
+}
+
+TEST_P(CarriedEstimator, CarriesTheUpdatesOfTheStepBefore) {
+  const NamedTensors checkpoint =
+      expect_to_go_on(GetParam(), R"({"alignment": true, "step_bound": 0.5})");
+  const auto is_update = [](const auto& named) {
+    return named.second.scalar_type() == at::kBFloat16 &&
+           named.second.abs().max().template item<float>() > 0;
+  };
+  EXPECT_TRUE(std::any_of(checkpoint.begin(), checkpoint.end(), is_update));
+}
+
+TEST_P(EveryEstimator, TrainsARuleThatSeesItsAlignment) {
+  expect_to_go_on(GetParam(), R"({"alignment": true, "step_bound": 0.5})");
 }
 
 /// A gradient that is always the same, to see what the trainer does with it.

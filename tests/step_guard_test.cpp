@@ -24,8 +24,8 @@ namespace {
 using testing::close;
 
 /// Features of two tensors whose list shows this trend of the norms.
-at::Tensor features_with_trend(double trend) {
-  const auto& names = step_feature_names();
+at::Tensor features_with_trend(double trend, bool aligned = false) {
+  const auto& names = step_feature_names(aligned);
   const auto place = std::find(names.begin(), names.end(), "mean_norm_trend");
   at::Tensor features = at::randn({2, static_cast<int64_t>(names.size())}, at::kDouble);
   features.select(1, place - names.begin()).fill_(std::tanh(trend));
@@ -38,6 +38,10 @@ TEST(StepTrust, FallsFromOneToZeroWhereNormsRunAway) {
   }
   for (const double wild : {2.501, 4.0, 50.0}) {
     EXPECT_TRUE(close(step_trust(features_with_trend(wild)), at::zeros({2}, at::kDouble))) << wild;
+  }
+  for (const bool aligned : {false, true}) {
+    const at::Tensor wild = step_trust(features_with_trend(3.0, aligned), aligned);
+    EXPECT_TRUE(close(wild, at::zeros({2}, at::kDouble))) << aligned;
   }
   const double some = step_trust(features_with_trend(1.8))[0].item<double>();
   const double less = step_trust(features_with_trend(2.2))[0].item<double>();

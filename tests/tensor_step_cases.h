@@ -23,6 +23,7 @@ struct Case {
   bool corrected = true;
   bool second_moments = true;  // of matrices
   bool scales = false;
+  bool previous_updates = false;
   std::vector<std::vector<int64_t>> shapes{{37, 65},       {129}, {},      {0, 3},  {65, 37},
                                            {4, 3, 5, 5},   {1},   {64, 9}, {9, 64}, {20'003},
                                            {2, 2, 2, 3, 1}};
@@ -75,12 +76,16 @@ inline Problem make_problem(const Case& c) {
                         .mixture = at::rand({chunks}, at::kDouble) - 0.5,
                         .decay = at::rand({chunks}, at::kDouble),
                         .readouts = at::randn({chunks, kNumReadouts}, at::kDouble)};
+  for (size_t i = 0; c.previous_updates && i < step.size(); ++i) {
+    step.previous_updates.push_back((0.02 * at::randn(c.shapes[i])).to(at::kBFloat16));
+  }
   return problem;
 }
 
 inline Problem copy_of(const Problem& problem) {
   Problem copy = problem;
-  for (auto* list : {&copy.step.params, &copy.step.momenta, &copy.step.second_moments}) {
+  for (auto* list : {&copy.step.params, &copy.step.momenta, &copy.step.second_moments,
+                     &copy.step.previous_updates}) {
     for (at::Tensor& tensor : *list) {
       if (tensor.defined()) tensor = tensor.clone(at::MemoryFormat::Preserve);
     }
@@ -126,6 +131,8 @@ inline Outcome by_device(Problem problem, bool with_sums, int64_t most_at_once =
 inline void expect_close(const Outcome& actual, const Outcome& expected,
                          testing::Tolerance tolerance) {
   EXPECT_EQ(actual.replaced, expected.replaced);
+  // One number in the last place of bfloat16, where roundings meet a tie.
+  const testing::Tolerance of_updates{std::max(tolerance.rtol, 0.0079), tolerance.atol};
   const TensorStep &a = actual.problem.step, &b = expected.problem.step;
   for (size_t i = 0; i < a.size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "tensor " << i << " of " << b.params[i].sizes());
@@ -135,6 +142,8 @@ inline void expect_close(const Outcome& actual, const Outcome& expected,
     if (b.second_moment(i).defined()) {
       EXPECT_TRUE(testing::close(a.second_moments[i], b.second_moments[i], tolerance));
     }
+    if (b.previous_updates.empty()) continue;
+    EXPECT_TRUE(testing::close(a.previous_updates[i], b.previous_updates[i], of_updates));
   }
   const StepSums &s = actual.sums, &t = expected.sums;
   ASSERT_EQ(s.zeros.defined(), t.zeros.defined());
@@ -142,9 +151,9 @@ inline void expect_close(const Outcome& actual, const Outcome& expected,
   const double rtol = std::min(tolerance.rtol, 1e-5);
   const testing::Tolerance of_sums{rtol, 20 * rtol};
   EXPECT_EQ(s.zeros.scalar_type(), at::kDouble);
-  for (const auto member :
-       {&StepSums::grad_dot_momentum, &StepSums::grad_squared, &StepSums::old_squared,
-        &StepSums::new_squared, &StepSums::param_squared, &StepSums::second_moment}) {
+  for (const auto member : kStepSums) {
+    ASSERT_EQ((s.*member).defined(), (t.*member).defined());
+    if (!(s.*member).defined()) continue;
     // Sums that are not finite say so: as NaN or as infinity.
     const auto finite = [](const at::Tensor& x) { return x.nan_to_num(-1, -1, -1); };
     EXPECT_TRUE(testing::close(finite(s.*member), finite(t.*member), of_sums));
@@ -163,6 +172,11 @@ inline const std::vector<std::pair<std::string, Case>>& cases() {
       {"chunks of one page and more", {.chunk_size = 4096}},
       {"chunks longer than most", {.chunk_size = 17'000}},
       {"chunks without a correction", {.chunk_size = 64, .corrected = false}},
+      {"previous updates", {.scales = true, .previous_updates = true}},
+      {"previous updates of the base", {.corrected = false, .previous_updates = true}},
+      {"previous updates without second moments",
+       {.corrected = false, .second_moments = false, .previous_updates = true}},
+      {"previous updates and chunks", {.chunk_size = 100, .previous_updates = true}},
       {"vectors", {.shapes = {{5}, {300}, {1}}}},
       {"matrices", {.corrected = false, .second_moments = false, .shapes = {{5, 9}, {30, 7}}}},
       {"small ones of one shape", {.shapes = std::vector<std::vector<int64_t>>(40, {3, 4})}},

@@ -29,7 +29,8 @@ TEST(TensorStepDevice, EqualsTheReference) {
 
 TEST(TensorStepDevice, TakesTheListInStretches) {
   for (const int64_t chunk_size : {0, 100}) {
-    const Problem problem = make_problem({.chunk_size = chunk_size, .scales = true});
+    const Problem problem =
+        make_problem({.chunk_size = chunk_size, .scales = true, .previous_updates = true});
     const Outcome outcome = by_device(copy_of(problem), true, /*most_at_once=*/3000);
     expect_close(outcome, by_reference(copy_of(problem), true), {1e-4, 1e-5});
   }
@@ -69,8 +70,10 @@ TEST(TensorStepDevice, TakesFewOperationsForManyTensorsAndReadsNothing) {
                                      {192}});
   }
   ASSERT_EQ(c.shapes.size(), 152);
-  for (const int64_t chunk_size : {0, 4096}) {
+  for (const auto& [chunk_size, previous_updates] :
+       {std::pair{0, false}, std::pair{4096, false}, std::pair{0, true}, std::pair{4096, true}}) {
     c.chunk_size = chunk_size;
+    c.previous_updates = previous_updates;
     Problem problem = make_problem(c);
     const WithoutKernels without_kernels;
     const OperationCount count;
@@ -124,7 +127,7 @@ TEST_P(TensorStepNotFinite, ACorrectionThatIsNotFiniteLeavesThePlainDirection) {
 
 TEST_P(TensorStepNotFinite, AMomentThatIsNotFiniteIsDroppedAndCounted) {
   for (const int64_t chunk_size : {0, 100}) {
-    Problem problem = make_problem({.chunk_size = chunk_size});
+    Problem problem = make_problem({.chunk_size = chunk_size, .previous_updates = true});
     problem.step.momenta[0][3][4] = kNan;
     problem.step.second_moments[1][7] = kNan;
     problem.step.momenta[9][11] = -std::numeric_limits<float>::infinity();
@@ -144,7 +147,7 @@ TEST_P(TensorStepNotFinite, AMatrixWithoutASecondMomentTakesItsMomentum) {
 }
 
 TEST_P(TensorStepNotFinite, ACoordinateWithoutAFiniteStepStays) {
-  Problem problem = make_problem({});
+  Problem problem = make_problem({.previous_updates = true});
   problem.step.params[0][1][1] = kNan;  // never was one, and is not counted
   problem.step.params[1][2] = 3e38F;
   problem.step.base[1].decay = -1;  // beyond the range of float
@@ -154,6 +157,12 @@ TEST_P(TensorStepNotFinite, ACoordinateWithoutAFiniteStepStays) {
   EXPECT_EQ(outcome.problem.step.params[1][2].item<float>(), 3e38F);
   EXPECT_TRUE(identical(outcome.problem.step.params[2], problem.step.params[2]));
   EXPECT_TRUE(outcome.problem.step.params[0][1][1].isnan().item<bool>());
+  const std::vector<at::Tensor>& taken = outcome.problem.step.previous_updates;
+  for (const at::Tensor& own : taken) EXPECT_TRUE(own.isfinite().all().item<bool>());
+  EXPECT_EQ(taken[0][1][1].item<float>(), 0.0F);
+  EXPECT_EQ(taken[1][2].item<float>(), 0.0F);
+  EXPECT_NE(taken[1][3].item<float>(), 0.0F);
+  EXPECT_EQ(taken[2].item<float>(), 0.0F);
 }
 
 TEST_P(TensorStepNotFinite, EpsOfZeroMovesNothingWithoutAGradient) {

@@ -41,6 +41,36 @@ TEST_P(TensorStepKernel, TakesOtherDtypesAndStrides) {
   }
 }
 
+// Parameters that were zero are what was taken off them, without a second rounding.
+TEST_P(TensorStepKernel, KeepsWhatItTookOffRoundedToNearestEven) {
+  for (const bool corrected : {false, true}) {
+    Problem problem = make_problem({.corrected = corrected, .previous_updates = true});
+    for (const at::Tensor& param : problem.step.params) param.zero_();
+    for (const bool kernel : {true, false}) {
+      const Outcome outcome =
+          kernel ? in_place(copy_of(problem), true) : by_device(copy_of(problem), true);
+      for (size_t i = 0; i < problem.step.size(); ++i) {
+        const at::Tensor taken = -outcome.problem.step.params[i];
+        EXPECT_TRUE(identical(outcome.problem.step.previous_updates[i], taken.to(at::kBFloat16)));
+      }
+    }
+  }
+}
+
+// Neither the decay of the options nor the learned one is in it.
+TEST_P(TensorStepKernel, KeepsNoDecay) {
+  Problem problem = make_problem({.previous_updates = true});
+  Problem without = copy_of(problem);
+  without.correction.decay = at::Tensor();
+  for (StepBase& base : without.step.base) base.decay = 0;
+  const Outcome outcome = in_place(problem, true), expected = in_place(without, true);
+  EXPECT_FALSE(close(outcome.problem.step.params[0], expected.problem.step.params[0]));
+  for (size_t i = 0; i < problem.step.size(); ++i) {
+    EXPECT_TRUE(identical(outcome.problem.step.previous_updates[i],
+                          expected.problem.step.previous_updates[i]));
+  }
+}
+
 // Chunks are tensors of their own but for the mean second moment and the orthogonalisation.
 TEST_P(TensorStepKernel, TreatsTheChunksOfAVectorAsVectors) {
   Problem whole = make_problem({.chunk_size = 70, .shapes = {{300}}});
@@ -101,6 +131,24 @@ TEST(TensorStepReference, WritesToNothingThatItWasGiven) {
   }
 }
 
+TEST(TensorStepReference, SumsWhatTheGradientSaysOfTheStepBefore) {
+  const Problem problem =
+      make_problem({.dtype = at::kDouble, .previous_updates = true, .shapes = {{3, 4}, {9}}});
+  Problem after = problem;
+  const StepSums sums = advance_moments_reference(after.step, true);
+  for (int64_t i = 0; i < 2; ++i) {
+    const TensorStep& step = problem.step;
+    const at::Tensor u = step.previous_updates[i].to(at::kDouble);
+    const auto expect_dot = [&](const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+      EXPECT_NEAR(sum[i].item<double>(), (a * b).sum().item<double>(), 1e-12);
+    };
+    expect_dot(sums.grad_dot_update, step.grads[i], u);
+    expect_dot(sums.momentum_dot_update, step.momenta[i], u);
+    expect_dot(sums.update_squared, u, u);
+    expect_dot(sums.grad_dot_param, step.grads[i], step.params[i]);
+  }
+}
+
 // The equations of the header, one number at a time.
 TEST(TensorStepReference, IsTheFormulaOfAVector) {
   const Problem problem = make_problem({.dtype = at::kDouble, .scales = true, .shapes = {{17}}});
@@ -144,6 +192,8 @@ TEST(TensorStepInput, IsChecked) {
   refuses([](Problem& p) { p.step.chunk_size = -1; });
   refuses([](Problem& p) { p.step.scale = at::ones({1}); });
   refuses([](Problem& p) { p.correction.step = at::ones({3}); });
+  refuses([](Problem& p) { p.step.previous_updates = {at::ones({5, 4}, at::kBFloat16)}; });
+  refuses([](Problem& p) { p.step.previous_updates = {at::ones({5, 4}), at::ones({7})}; });
   refuses([](Problem& p) { p.correction.readouts = at::ones({2, 4}); });
   Problem problem = make_problem({.second_moments = false});
   EXPECT_THROW(apply_directions_(problem.step, {}, &problem.correction), c10::Error);

@@ -18,6 +18,7 @@ struct StepTensor {
   float* momentum;
   float* second_moment;  ///< or null
   float* direction;      ///< of a matrix, else null: m + blend (g - m), then D / `scale`
+  uint16_t* update;      ///< or null: what the step before took off, then this one; bfloat16
   float momentum_decay;  ///< b1
   float second_decay;    ///< b2
   float momentum_correction;
@@ -56,14 +57,23 @@ struct PieceSums {
   double zeros;              ///< number of coordinates with g = 0
 };
 
+/// Sums over a piece with the update u of the step before, before the moments are updated.
+struct PieceAlignment {
+  double grad_dot_update;      ///< <g, u>
+  double momentum_dot_update;  ///< <m, u>
+  double update_squared;       ///< |u|^2
+  double grad_dot_param;       ///< <g, p>
+};
+
 struct TensorStepParams {
   const StepTensor* tensors;
   const ChunkNumbers* chunks;
   const StepPiece* pieces;
-  float rms;         ///< of a direction
-  float bound;       ///< of the read-outs' effect: a step changes by 1 - bound to 1 + bound
-  PieceSums* sums;   ///< [pieces] or null: then `param` is not read
-  int64_t* skipped;  ///< [pieces], zero
+  float rms;        ///< of a direction
+  float bound;      ///< of the read-outs' effect: a step changes by 1 - bound to 1 + bound
+  PieceSums* sums;  ///< [pieces] or null: then `param` is not read
+  PieceAlignment* alignment;  ///< [pieces] or null: then `update` is not read
+  int64_t* skipped;           ///< [pieces], zero
 };
 
 /// The pieces from begin to end; without scratch memory.
@@ -75,7 +85,8 @@ using TensorStepSlice = Slice<TensorStepParams>;
 //
 // apply_directions: p <- p (1 - decay) - step f (d + mixture (rms a - d)) with d = scale direction,
 // or scale a without `direction`; without `second_moment` a is absent and f = 1. A coordinate whose
-// step is not finite stays, and `skipped` of its piece becomes above zero.
+// step is not finite stays, and `skipped` of its piece becomes above zero. What is taken off beside
+// the decay goes to `update`, rounded to nearest even.
 
 }  // namespace mnemosyne::kernels
 

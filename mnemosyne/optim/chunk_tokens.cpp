@@ -22,11 +22,19 @@ using Member = at::Tensor ops::StepSums::*;
 constexpr Member kShared[] = {&ops::StepSums::grad_squared, &ops::StepSums::new_squared,
                               &ops::StepSums::param_squared, &ops::StepSums::second_moment};
 
+/// Those that there are.
 template <size_t K>
 at::Tensor stacked(const ops::StepSums& sums, const Member (&members)[K]) {
   std::vector<at::Tensor> columns;
-  for (const Member member : members) columns.push_back(sums.*member);
+  for (const Member member : members) {
+    if ((sums.*member).defined()) columns.push_back(sums.*member);
+  }
   return at::stack(columns, 1);
+}
+
+/// x / sqrt(a b), zero beside a zero.
+at::Tensor cosine(const at::Tensor& x, const at::Tensor& a, const at::Tensor& b) {
+  return (x / (a * b).sqrt()).nan_to_num(0.0, 0.0, 0.0);
 }
 
 }  // namespace
@@ -99,15 +107,22 @@ ops::StepSums sums_of_tensors(const ops::StepSums& chunks, const ChunkGeometry& 
       geometry.sum(stacked(chunks, ops::kStepSums)).t().contiguous().unbind();
   ops::StepSums result;
   auto column = columns.begin();
-  for (const Member member : ops::kStepSums) result.*member = *column++;
+  for (const Member member : ops::kStepSums) {
+    if ((chunks.*member).defined()) result.*member = *column++;
+  }
   return result;
 }
 
-const std::vector<std::string>& chunk_feature_names() {
+const std::vector<std::string>& chunk_feature_names(bool aligned) {
   static const std::vector<std::string> names{"grad_share",  "momentum_share",
                                               "param_share", "second_moment_share",
                                               "cosine",      "zero_fraction"};
-  return names;
+  static const std::vector<std::string> all = [] {
+    std::vector<std::string> result = names;
+    result.push_back("alignment");
+    return result;
+  }();
+  return aligned ? all : names;
 }
 
 at::Tensor chunk_features(const ops::StepSums& chunks, const ops::StepSums& tensors,
@@ -118,9 +133,15 @@ at::Tensor chunk_features(const ops::StepSums& chunks, const ops::StepSums& tens
   const at::Tensor own = stacked(chunks, kShared) / size + kTiny;
   const at::Tensor whole = geometry.spread(stacked(tensors, kShared) / geometry.sum(size) + kTiny);
   const at::Tensor shares = at::tanh(0.5 * (own / whole).log());
-  const at::Tensor norms = (chunks.grad_squared * chunks.old_squared).sqrt();
-  const at::Tensor cosine = (chunks.grad_dot_momentum / norms).nan_to_num(0.0, 0.0, 0.0);
-  return at::cat({shares, cosine.unsqueeze(1), chunks.zeros.unsqueeze(1) / size}, 1).to(at::kFloat);
+  const at::Tensor of_momentum =
+      cosine(chunks.grad_dot_momentum, chunks.grad_squared, chunks.old_squared);
+  std::vector<at::Tensor> columns{shares, of_momentum.unsqueeze(1),
+                                  chunks.zeros.unsqueeze(1) / size};
+  if (chunks.grad_dot_update.defined()) {
+    columns.push_back(
+        cosine(chunks.grad_dot_update, chunks.grad_squared, chunks.update_squared).unsqueeze(1));
+  }
+  return at::cat(columns, 1).to(at::kFloat);
 }
 
 at::Tensor chunk_factor(const at::Tensor& y, const ChunkGeometry& geometry, double bound) {

@@ -40,11 +40,12 @@ struct ChunkGeometry {
 /// Sums over tensors of sums over chunks.
 ops::StepSums sums_of_tensors(const ops::StepSums& chunks, const ChunkGeometry& geometry);
 
-/// What is known of a chunk beside its tensor, float32 [C, chunk_feature_names().size()].
+/// What is known of a chunk beside its tensor, float32 [C, chunk_feature_names(aligned).size()];
+/// aligned where the sums have those of previous updates.
 at::Tensor chunk_features(const ops::StepSums& chunks, const ops::StepSums& tensors,
                           const ChunkGeometry& geometry);
 
-const std::vector<std::string>& chunk_feature_names();
+const std::vector<std::string>& chunk_feature_names(bool aligned);
 
 /// The factor of each chunk's step from its output y [C]: f = exp(bound tanh y), divided by the
 /// root of the mean of f^2 over the coordinates of the tensor, so that the tensor's step keeps its

@@ -103,7 +103,7 @@ std::vector<ops::StepBase> CompactRule::coefficients(const State& state, at::Ten
 
 ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorList params,
                                 const std::vector<ops::StepBase>& base) const {
-  std::vector<std::vector<at::Tensor>> sums(std::size(ops::kStepSums));
+  std::vector<std::vector<at::Tensor>> sums(ops::kNumMomentSums);
   const at::Device home = params[0].device();
   for (size_t i = 0; i < params.size(); ++i) {
     ParamState& own = state[i];
@@ -146,8 +146,10 @@ ops::StepCorrection CompactRule::decide(at::TensorList grads, State& state, at::
   std::vector<TensorFacts> facts;
   for (size_t i = 0; i < params.size(); ++i) {
     signals.push_back(state[i][kSignals]);
-    facts.push_back(
-        {step_count(state[i]), options.num_steps, params[i].numel(), matrix_rows(params[i])});
+    facts.push_back({.t = step_count(state[i]),
+                     .num_steps = options.num_steps,
+                     .size = params[i].numel(),
+                     .rows = matrix_rows(params[i])});
   }
   const at::Tensor x = advance_features(signals, /*in_place=*/false, sums, facts);
   for (size_t i = 0; i < params.size(); ++i) state[i][kSignals] = signals[i];

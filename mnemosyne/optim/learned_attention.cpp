@@ -37,6 +37,8 @@ std::vector<at::Tensor> tensors_of_one(const nn::Vmap& each, const AttentionPlan
   return tensors;
 }
 
+int64_t length(const std::vector<std::string>& names) { return static_cast<int64_t>(names.size()); }
+
 /// [P N, ...] to [P, N, ...].
 at::Tensor by_network(const at::Tensor& values, int64_t networks) {
   return values.unflatten(0, {networks, values.size(0) / networks});
@@ -67,10 +69,10 @@ struct LearnedAttention::Plans {
   std::deque<Entry> entries;
 };
 
-LearnedAttention::LearnedAttention(const StepAttentionOptions& options, int64_t num_features,
-                                   int64_t num_outputs)
+LearnedAttention::LearnedAttention(const StepAttentionOptions& options, bool aligned)
     : options_(options),
-      module_(options, num_features, num_outputs),
+      aligned_(aligned),
+      module_(options, length(step_feature_names(aligned)), length(step_output_names()), aligned),
       functional_(std::make_shared<const nn::FunctionalModule>(module_.ptr())),
       plans_(std::make_shared<Plans>()) {
   std::vector<std::string> names;
@@ -93,8 +95,8 @@ void LearnedAttention::add_axes(WeightAxes& axes) const {
   const auto add = [&](const std::string& name, const std::vector<std::vector<std::string>>& own) {
     axes[kPrefix + name] = own;
   };
-  add("encoder.embed.weight", {{}, chunk_feature_names()});
-  add("encoder.embed_tensor.weight", {{}, step_feature_names()});
+  add("encoder.embed.weight", {{}, chunk_feature_names(aligned_)});
+  add("encoder.embed_tensor.weight", {{}, step_feature_names(aligned_)});
   add("tensor_head.weight", {step_output_names(), {}});
   add("tensor_head.bias", {step_output_names()});
 }

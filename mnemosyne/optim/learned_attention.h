@@ -28,8 +28,9 @@ struct AttentionPlan {
 /// A StepAttention as a function of its weights, of which a rule has its own.
 class LearnedAttention {
  public:
-  /// With the weights that nothing has been learned with.
-  LearnedAttention(const StepAttentionOptions& options, int64_t num_features, int64_t num_outputs);
+  /// With the weights that nothing has been learned with; of features with or without those of the
+  /// alignment with previous updates.
+  LearnedAttention(const StepAttentionOptions& options, bool aligned);
 
   /// Parameters by their dotted names after "attention.".
   const NamedTensors& weights() const { return weights_; }
@@ -69,6 +70,7 @@ class LearnedAttention {
                           at::Tensor& network_memory) const;
 
   StepAttentionOptions options_;
+  bool aligned_;
   StepAttention module_;  // whose weights are those of no rule
   std::shared_ptr<const nn::FunctionalModule> functional_;
   std::vector<size_t> places_;

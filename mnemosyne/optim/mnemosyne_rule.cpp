@@ -7,7 +7,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 
-#include <array>
+#include <cmath>
 #include <utility>
 
 #include "mnemosyne/core/choices.h"
@@ -24,17 +24,6 @@ enum Slot : size_t { kSignals = 3, kMemory = 4 };
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
 
-/// Of a list whose steps have been counted.
-std::vector<TensorFacts> facts_of(const State& state, at::TensorList params,
-                                  const StepOptions& options) {
-  std::vector<TensorFacts> facts;
-  for (size_t i = 0; i < params.size(); ++i) {
-    facts.push_back(
-        {step_count(state[i]), options.num_steps, params[i].numel(), matrix_rows(params[i])});
-  }
-  return facts;
-}
-
 /// Numbers of several networks, one after the other.
 at::Tensor joined(const std::vector<at::Tensor>& parts) {
   return parts.size() == 1 ? parts[0] : at::cat(parts);
@@ -49,26 +38,52 @@ MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options)
   check_option(options.mixture_bound >= 0.0 && options.mixture_bound <= 1.0, "mnemosyne",
                "mixture_bound in [0, 1]", options.mixture_bound);
   const auto outputs = static_cast<int64_t>(step_output_names().size());
-  const auto features = static_cast<int64_t>(step_feature_names().size());
+  const auto features = static_cast<int64_t>(step_feature_names(options.alignment).size());
   controller_ = at::zeros({outputs, features}, at::kFloat);
   if (options.learned && options.attention.enabled) {
-    attention_.emplace(options.attention, features, outputs);
+    attention_.emplace(options.attention, options.alignment);
   }
+}
+
+std::optional<size_t> MnemosyneRule::previous_update() const {
+  if (!options_.learned || !options_.alignment) return std::nullopt;
+  return has_memory() ? kMemory + 1 : kSignals + 1;
+}
+
+/// Of a list whose steps have been counted.
+std::vector<TensorFacts> MnemosyneRule::facts_of(const State& state, at::TensorList params,
+                                                 const StepOptions& options) const {
+  std::vector<TensorFacts> facts;
+  for (size_t i = 0; i < params.size(); ++i) {
+    const int64_t t = step_count(state[i]), rows = matrix_rows(params[i]);
+    const ops::StepBase base = base_coefficients(options_.base, options, t, rows > 0);
+    facts.push_back({.t = t,
+                     .num_steps = options.num_steps,
+                     .size = params[i].numel(),
+                     .rows = rows,
+                     .momentum_weight = 1.0 - std::pow(base.momentum_decay, t - 1)});
+  }
+  return facts;
 }
 
 StateLayout MnemosyneRule::state_layout(const at::Tensor& param) const {
   if (!options_.learned) return base_.state_layout(param);
   StateLayout layout{step_entry(), entry_like("momentum", param),
-                     entry_like("second_moment", param), float_entry("signals", {kNumSignals})};
-  if (attention_ && attention_->state_size() > 0) {
+                     entry_like("second_moment", param),
+                     float_entry("signals", {num_signals(options_.alignment)})};
+  if (has_memory()) {
     layout.push_back(
         float_entry("memory", {attention_->meta_tokens(param.numel()) * attention_->state_size()}));
+  }
+  if (previous_update()) {
+    layout.push_back(entry_like("previous_update", param));
+    layout.back().dtype = at::kBFloat16;
   }
   return layout;
 }
 
 StateLayout MnemosyneRule::shared_layout() const {
-  if (!attention_ || attention_->state_size() == 0) return {};
+  if (!has_memory()) return {};
   return {float_entry("network_memory", {1, attention_->state_size()})};
 }
 
@@ -136,7 +151,7 @@ at::Tensor MnemosyneRule::advance_signals(StepList& list, const std::vector<Netw
 void MnemosyneRule::guard(const std::vector<Network>& networks, const at::Tensor& features,
                           at::Tensor& tensors, at::Tensor& chunks,
                           const AttentionPlan* plan) const {
-  const at::Tensor trust = step_trust(features);
+  const at::Tensor trust = step_trust(features, options_.alignment);
   tensors = tensors * trust.unsqueeze(1);
   if (chunks.defined()) chunks = chunks * plan->geometry.spread(trust);
   DeferredCount* damped = networks.front().damped;
@@ -185,6 +200,7 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
   if (params.empty()) return {.updates = {}, .state = state};
   StepList::Inputs inputs = base_.inputs(grads, state, params, options);
   inputs.chunk_size = chunk_size();
+  inputs.previous_update = previous_update();
   StepList list(StepList::Form::kPure, std::move(inputs));
   const ops::StepCorrection correction =
       correct(list, {{.rule = this,
@@ -199,6 +215,7 @@ void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
   const at::NoGradGuard no_grad;
   StepList::Inputs all;
   all.chunk_size = chunk_size();
+  all.previous_update = previous_update();
   for (const MemberStep& member : members) {
     static_cast<const MnemosyneRule*>(member.rule)
         ->base_.join(member.grads, *member.state, member.params, member.options, member.shrink,
@@ -208,10 +225,11 @@ void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
   std::vector<Network> networks;
   size_t first = 0;
   for (const MemberStep& member : members) {
-    networks.push_back({.rule = static_cast<const MnemosyneRule*>(member.rule),
+    const auto* rule = static_cast<const MnemosyneRule*>(member.rule);
+    networks.push_back({.rule = rule,
                         .params = member.params,
                         .first = first,
-                        .facts = facts_of(*member.state, member.params, member.options),
+                        .facts = rule->facts_of(*member.state, member.params, member.options),
                         .shared = &member.state->shared,
                         .damped = member.options.damped});
     first += member.params.size();
@@ -231,7 +249,8 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
   return rule != nullptr && options_.learned && rule->options_.learned &&
          rule->options_.step_bound == options_.step_bound &&
          rule->options_.mixture_bound == options_.mixture_bound &&
-         rule->options_.guard == options_.guard && rule->options_.attention == options_.attention;
+         rule->options_.guard == options_.guard && rule->options_.alignment == options_.alignment &&
+         rule->options_.attention == options_.attention;
 }
 
 void MnemosyneRule::do_step_members_(const std::vector<MemberStep>& members) const {
@@ -257,7 +276,7 @@ std::shared_ptr<UpdateRule> MnemosyneRule::with_weights(const NamedTensors& weig
 }
 
 WeightAxes MnemosyneRule::weight_axes() const {
-  WeightAxes axes{{kControllerName, {step_output_names(), step_feature_names()}}};
+  WeightAxes axes{{kControllerName, {step_output_names(), step_feature_names(options_.alignment)}}};
   if (attention_) attention_->add_axes(axes);
   return axes;
 }
@@ -269,6 +288,7 @@ void bind(Fields& visit, MnemosyneRuleOptions& options) {
   visit("mixture_bound", options.mixture_bound);
   visit.later("guard", options.guard);
   bind(visit, options.attention);
+  visit.later("alignment", options.alignment);
 }
 
 std::string MnemosyneRule::options_json() const { return write_options(options_); }

@@ -19,6 +19,7 @@ struct MnemosyneRuleOptions {
   double mixture_bound = 0.5;   ///< Largest share of Adam's direction in a matrix's, 0 to 1.
   bool guard = true;            ///< Damps what is decided where gradients run away (step_guard.h).
   StepAttentionOptions attention = {};  ///< Beside the controller: over space and time.
+  bool alignment = false;  ///< Whether it sees gradients beside the update of the step before.
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -53,13 +54,19 @@ struct MnemosyneRuleOptions {
 /// tensor's: with y the numbers of chunks, f = exp(B tanh y) and n their sizes, each chunk moves by
 /// f / sqrt(sum n f^2 / sum n).
 ///
+/// With `alignment` the state has u, what the step before took off each parameter, s (D + w (r a -
+/// D)) (1 + 3/4 soft h), in bfloat16: neither weight decay nor e p is in it. The features, and
+/// those of chunks, then include how a gradient agrees with u (step_features.h): a step that is too
+/// small is one that the next gradient would take again. Nothing is differentiated through u.
+///
 /// With `guard`, z and y are multiplied by a number that is 1 while the gradients behave and falls
 /// to 0 where their norms run away (step_guard.h); `StepOptions::damped` counts the tensors.
 ///
 /// With W = 0 (and zero heads) every correction vanishes and the rule is the base rule. Nothing
 /// depends on names of layers, nor, as long as gradients are large against eps, on the scale of the
 /// loss. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned =
-/// false`); with attention 500 bytes more for every 8,192 of them, and for the list.
+/// false`); with alignment 2 bytes and 5 numbers more; with attention 500 bytes more for every
+/// 8,192 parameters, and for the list.
 ///
 /// Encoder and associative memories are the method's (arXiv 2302.01128); base, controller, bounds
 /// and chunk statistics as tokens are ours.
@@ -89,6 +96,8 @@ class MnemosyneRule : public UpdateRule {
                 const StepOptions& options, const std::vector<double>& shrink) const override;
   void do_step_members_(const std::vector<MemberStep>& members) const override;
   bool steps_with_factors() const override { return true; }
+  // What a step takes off is remembered with its factor.
+  bool is_linear_in_lr() const override { return !previous_update().has_value(); }
 
  private:
   /// What one network of a list needs beside the list.
@@ -102,6 +111,11 @@ class MnemosyneRule : public UpdateRule {
     DeferredCount* damped = nullptr;
   };
 
+  bool has_memory() const { return attention_ && attention_->state_size() > 0; }
+  /// Where the state has u, if it has.
+  std::optional<size_t> previous_update() const;
+  std::vector<TensorFacts> facts_of(const State& state, at::TensorList params,
+                                    const StepOptions& options) const;
   int64_t chunk_size() const { return attention_ ? options_.attention.chunk_size : 0; }
 
   /// Advances the signals of a list; the features of its tensors.

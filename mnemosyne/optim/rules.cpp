@@ -64,9 +64,14 @@ std::shared_ptr<UpdateRule> with_options(const UpdateRule& rule, const std::stri
   NamedTensors weights = result->weights();
   if (weights.empty()) return result;
   const NamedTensors own = rule.weights();
+  const WeightAxes from = rule.weight_axes(), to = result->weight_axes();
   for (auto& [name, weight] : weights) {
     const auto known = std::ranges::find(own, name, &NamedTensors::value_type::first);
-    if (known != own.end()) weight = known->second;
+    if (known == own.end()) continue;
+    const auto own_names = from.find(name), names = to.find(name);
+    const bool named = own_names != from.end() && names != to.end();
+    weight =
+        named ? fit_axes(known->second, own_names->second, names->second, name) : known->second;
   }
   return result->with_weights(weights);
 }

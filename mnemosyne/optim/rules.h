@@ -24,7 +24,8 @@ std::vector<std::string> rule_names();
 
 /// `rule` with the options of a JSON object in place of its own, and with its weights: those that
 /// the options ask for beside them start as `make_rule` starts them, those of what they switch off
-/// are left behind.
+/// are left behind. Of weights whose rows and columns have names those that the options add are
+/// zeros, so that nothing changes yet.
 ///
 ///     auto base = optim::with_options(*optim::default_rule("mnemosyne"), R"({"learned": false})");
 ///

@@ -41,14 +41,15 @@ void validate(const StepAttentionOptions& o) {
 }
 
 StepAttentionImpl::StepAttentionImpl(const StepAttentionOptions& options, int64_t num_features,
-                                     int64_t num_outputs)
+                                     int64_t num_outputs, bool aligned)
     : torch::nn::Module("StepAttention"),
       options_(options),
       num_features_(num_features),
-      num_outputs_(num_outputs) {
+      num_outputs_(num_outputs),
+      aligned_(aligned) {
   validate(options);
   nn::HierarchicalEncoderOptions encoding{
-      .token_dim = static_cast<int64_t>(chunk_feature_names().size()),
+      .token_dim = static_cast<int64_t>(chunk_feature_names(aligned).size()),
       .tensor_dim = num_features,
       .width = options.width,
       .heads = options.heads,
@@ -107,7 +108,8 @@ AttendedOutputs StepAttentionImpl::forward(const at::Tensor& features, const at:
 
 std::shared_ptr<torch::nn::Module> StepAttentionImpl::clone(
     const std::optional<at::Device>& device) const {
-  const auto copy = std::make_shared<StepAttentionImpl>(options_, num_features_, num_outputs_);
+  const auto copy =
+      std::make_shared<StepAttentionImpl>(options_, num_features_, num_outputs_, aligned_);
   nn::copy_module(*this, *copy, device);
   return copy;
 }

@@ -50,7 +50,9 @@ struct AttendedOutputs {
 /// Its heads start from zero.
 class StepAttentionImpl : public torch::nn::Module {
  public:
-  StepAttentionImpl(const StepAttentionOptions& options, int64_t num_features, int64_t num_outputs);
+  /// F, K, and whether the features have those of the alignment with previous updates.
+  StepAttentionImpl(const StepAttentionOptions& options, int64_t num_features, int64_t num_outputs,
+                    bool aligned = false);
 
   /// features [T,F] and chunk features [C,...] of one network, whose chunks are where `plan` has
   /// them (`encoder->plan`); `memory` [M,S] and `network_memory` [1,S] move on by being replaced
@@ -74,6 +76,7 @@ class StepAttentionImpl : public torch::nn::Module {
  private:
   StepAttentionOptions options_;
   int64_t num_features_, num_outputs_;
+  bool aligned_;
 };
 
 TORCH_MODULE(StepAttention);

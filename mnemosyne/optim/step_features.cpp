@@ -2,111 +2,38 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
-#include <ATen/ops/abs.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/log.h>
 #include <ATen/ops/log10.h>
-#include <ATen/ops/maximum.h>
-#include <ATen/ops/nan_to_num.h>
-#include <ATen/ops/sqrt.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tanh.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <limits>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include "mnemosyne/optim/step_signals.h"
+
 namespace mnemosyne::optim {
 namespace {
 
-// The formulas below are written once, for numbers (Signal float, Sum double, of one tensor) and
-// for tensors (at::Tensor [T], of all of them). What the two call by other names:
-
-float as_signal(double x) { return static_cast<float>(x); }
-at::Tensor as_signal(const at::Tensor& x) { return x.to(at::kFloat); }
-
-bool is_finite(float x) { return std::isfinite(x); }
-// Two operations, where at::isfinite is four.
-at::Tensor is_finite(const at::Tensor& x) {
-  return x.abs() < std::numeric_limits<double>::infinity();
-}
-
-double finite_or_zero(double x) { return std::isfinite(x) ? x : 0.0; }
-at::Tensor finite_or_zero(const at::Tensor& x) { return at::nan_to_num(x, 0.0, 0.0, 0.0); }
-
-float pick(bool which, float a, float b) { return which ? a : b; }
-at::Tensor pick(const at::Tensor& which, const at::Tensor& a, const at::Tensor& b) {
-  return at::where(which, a, b);
-}
-
-float average(float keep, float old, float value) { return keep * old + (1.0f - keep) * value; }
-at::Tensor average(float keep, const at::Tensor& old, const at::Tensor& value) {
-  return old.lerp(value, 1.0f - keep);
-}
-
-float larger(float a, float b) { return std::max(a, b); }
-at::Tensor larger(const at::Tensor& a, const at::Tensor& b) { return at::maximum(a, b); }
-
-template <typename Signal>
-struct Signals {
-  Signal fast_cosine, slow_cosine, fast_log_norm, slow_log_norm, peak_log_norm;
-};
-
-template <typename Signal>
-auto tie(Signals<Signal>& s) {
-  return std::tie(s.fast_cosine, s.slow_cosine, s.fast_log_norm, s.slow_log_norm, s.peak_log_norm);
-}
-
-template <typename Sum>
-struct Sums {
-  Sum grad_dot_momentum, grad_squared, old_squared, new_squared, param_squared, second_moment,
-      zeros;
-};
-
-/// What a feature may look at beside the facts.
-template <typename Signal, typename Sum>
-struct Seen {
-  Signals<Signal> signals;
-  Sums<Sum> sums;
-  Sum size;  // coordinates, at least 1
-};
-
-/// The signals after a step; `old` are zero where they are not `known`.
-template <typename Signal, typename Sum, typename Bool>
-Signals<Signal> advanced(const Signals<Signal>& old, const Sums<Sum>& sums, const Bool& known) {
-  using at::log, at::sqrt, std::log, std::sqrt;
-  constexpr float kFast = 0.8f, kSlow = 0.98f;
-  const Sum norms = sqrt(sums.grad_squared) * sqrt(sums.old_squared);
-  const Sum ratio = sums.grad_dot_momentum / norms;
-  const Signal cosine = as_signal(finite_or_zero(ratio));  // zero beside a zero
-  const Signal log_norm = as_signal(0.5 * log(sums.grad_squared));
-  const Bool has_norm = is_finite(log_norm);  // as that of a gradient that vanishes is not
-  const auto norm_average = [&](float keep, const Signal& own) {
-    return pick(has_norm, pick(known, average(keep, own, log_norm), log_norm), own);
-  };
-  Signals<Signal> next;
-  next.fast_cosine = average(kFast, old.fast_cosine, cosine);
-  next.slow_cosine = average(kSlow, old.slow_cosine, cosine);
-  next.fast_log_norm = norm_average(kFast, old.fast_log_norm);
-  next.slow_log_norm = norm_average(kSlow, old.slow_log_norm);
-  const Signal peak =
-      pick(known, larger(old.peak_log_norm, next.slow_log_norm), next.slow_log_norm);
-  next.peak_log_norm = pick(has_norm, peak, old.peak_log_norm);
-  return next;
-}
+using namespace signals;
 
 template <typename Sum>
 Sum log_ratio(const Sum& numerator, const Sum& denominator) {
   using at::log, std::log;
   constexpr double kTiny = 1e-30;
   return 0.5 * log((numerator + kTiny) / (denominator + kTiny));
+}
+
+/// rho = <g, u> / <m^, u> of two averages, in (-1, 1): 1 where a gradient says of the step before
+/// what the momentum had said when it was taken, below 0 where it went too far.
+template <typename Signal>
+auto bounded_alignment(const Signal& agreement, const Signal& expected) {
+  using at::tanh, std::tanh;
+  return tanh(0.5 * finite_or_zero(agreement / expected));
 }
 
 double progress(const TensorFacts& facts) {
@@ -120,7 +47,8 @@ double log_aspect(const TensorFacts& facts) {
 }
 
 /// A feature: of a tensor's facts, or of what was seen. `averaged` ones come once more, as the
-/// average over all tensors, weighted by their sizes, with "mean_" before the name.
+/// average over all tensors, weighted by their sizes, with "mean_" before the name. `aligned` ones
+/// are of rules with alignment.
 template <typename Of>
 struct Feature {
   static constexpr bool kOfFacts = std::is_invocable_v<Of, const TensorFacts&>;
@@ -128,11 +56,14 @@ struct Feature {
   const char* name;
   Of of;
   bool averaged = false;
+  bool aligned = false;
 };
 template <typename Of>
 Feature(const char*, Of) -> Feature<Of>;
 template <typename Of>
 Feature(const char*, Of, bool) -> Feature<Of>;
+template <typename Of>
+Feature(const char*, Of, bool, bool) -> Feature<Of>;
 
 using Facts = const TensorFacts&;
 
@@ -177,24 +108,46 @@ constexpr auto kFeatures = std::make_tuple(
     Feature{"aspect", [](Facts f) { return log_aspect(f); }},
     Feature{"zero_fraction",
             []<typename S, typename D>(See<S, D> c) { return c.sums.zeros / c.size; }},
-    Feature{"surge", []<typename S, typename D>(See<S, D> c) {
+    Feature{"surge",
+            []<typename S, typename D>(See<S, D> c) {
               using at::tanh, std::tanh;
               return tanh(log_ratio(c.sums.grad_squared, c.sums.second_moment));
-            }});
+            }},
+    Feature{"alignment_fast",
+            []<typename S, typename D>(See<S, D> c) {
+              return bounded_alignment(c.signals.fast_agreement, c.signals.fast_expected);
+            },
+            true, true},
+    Feature{"alignment_slow",
+            []<typename S, typename D>(See<S, D> c) {
+              return bounded_alignment(c.signals.slow_agreement, c.signals.slow_expected);
+            },
+            true, true},
+    Feature{"alignment_radial",
+            []<typename S, typename D>(See<S, D> c) { return c.signals.radial; }, true, true});
 
 template <typename Visit>
-void for_each_feature(const Visit& visit) {
-  std::apply([&](const auto&... feature) { (visit(feature), ...); }, kFeatures);
+void for_each_feature(bool aligned, const Visit& visit) {
+  const auto visit_if = [&](const auto& feature) {
+    if (aligned || !feature.aligned) visit(feature);
+  };
+  std::apply([&](const auto&... feature) { (visit_if(feature), ...); }, kFeatures);
 }
 
-int64_t num_features() { return static_cast<int64_t>(step_feature_names().size()); }
+bool is_aligned(const ops::StepSums& sums) { return sums.grad_dot_update.defined(); }
+
+int64_t num_features(bool aligned) {
+  return static_cast<int64_t>(step_feature_names(aligned).size());
+}
 
 /// Adds the averages of every list to rows [T, F] of which they are not yet set.
-void add_averages(double* rows, const std::vector<TensorFacts>& facts, int64_t num_lists) {
-  const int64_t width = num_features();
+void add_averages(double* rows, const std::vector<TensorFacts>& facts, bool aligned,
+                  int64_t num_lists) {
+  const int64_t width = num_features(aligned);
   const size_t length = facts.size() / static_cast<size_t>(num_lists);
-  int64_t column = 0, target = static_cast<int64_t>(std::tuple_size_v<decltype(kFeatures)>);
-  for_each_feature([&](const auto& feature) {
+  int64_t column = 0, target = 0;
+  for_each_feature(aligned, [&](const auto&) { ++target; });
+  for_each_feature(aligned, [&](const auto& feature) {
     if (feature.averaged) {
       for (size_t begin = 0; begin < facts.size(); begin += length) {
         double sum = 0.0, total = 0.0;
@@ -216,34 +169,33 @@ void add_averages(double* rows, const std::vector<TensorFacts>& facts, int64_t n
 at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
                               const ops::StepSums& sums, const std::vector<TensorFacts>& facts,
                               int64_t num_lists) {
+  const bool aligned = is_aligned(sums);
   const auto count = static_cast<int64_t>(facts.size());
-  const at::Tensor result = at::empty({count, num_features()}, at::kDouble);
-  const at::Tensor fresh = in_place ? at::Tensor() : at::empty({count, kNumSignals}, at::kFloat);
+  const int64_t width = num_features(aligned), held = num_signals(aligned);
+  const at::Tensor result = at::empty({count, width}, at::kDouble);
+  const at::Tensor fresh = in_place ? at::Tensor() : at::empty({count, held}, at::kFloat);
   double* row = result.mutable_data_ptr<double>();
-  const auto at = [](const at::Tensor& column, size_t i) {
-    return column.const_data_ptr<double>()[i];
-  };
   for (size_t i = 0; i < facts.size(); ++i) {
     Seen<float, double> seen{};
-    seen.sums = {at(sums.grad_dot_momentum, i),
-                 at(sums.grad_squared, i),
-                 at(sums.old_squared, i),
-                 at(sums.new_squared, i),
-                 at(sums.param_squared, i),
-                 at(sums.second_moment, i),
-                 at(sums.zeros, i)};
+    auto member = std::begin(ops::kStepSums);
+    for (double* sum : seen.sums.members()) {
+      const at::Tensor& column = sums.*(*member++);
+      if (column.defined()) *sum = column.const_data_ptr<double>()[i];
+    }
     seen.size = static_cast<double>(std::max<int64_t>(facts[i].size, 1));
+    seen.momentum_weight = facts[i].momentum_weight;
     const float* before = signals[i].const_data_ptr<float>();
-    bool known = facts[i].t > 1;
-    for (int64_t k = 0; k < kNumSignals; ++k) known = known && std::isfinite(before[k]);
+    const bool known = facts[i].t > 1 &&
+                       std::all_of(before, before + held, [](float x) { return std::isfinite(x); });
     Signals<float> old{};
-    if (known) old = {before[0], before[1], before[2], before[3], before[4]};
+    for (int64_t k = 0; known && k < held; ++k) *old.members()[static_cast<size_t>(k)] = before[k];
     seen.signals = advanced(old, seen.sums, known);
+    if (aligned) advance_alignment(old, seen, known, seen.signals);
     if (!in_place) signals[i] = fresh.select(0, static_cast<int64_t>(i));
     float* after = signals[i].mutable_data_ptr<float>();
-    std::apply([&](const auto&... signal) { ((*after++ = signal), ...); }, tie(seen.signals));
-    double* next = row + static_cast<int64_t>(i) * num_features();
-    for_each_feature([&](const auto& feature) {
+    for (int64_t k = 0; k < held; ++k) after[k] = *seen.signals.members()[static_cast<size_t>(k)];
+    double* next = row + static_cast<int64_t>(i) * width;
+    for_each_feature(aligned, [&](const auto& feature) {
       if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
         *next++ = feature.of(facts[i]);
       } else {
@@ -251,13 +203,14 @@ at::Tensor features_by_number(std::vector<at::Tensor>& signals, bool in_place,
       }
     });
   }
-  add_averages(row, facts, num_lists);
+  add_averages(row, facts, aligned, num_lists);
   return result;
 }
 
 /// What only the host knows of T tensors, as tensors [T] on a device, by one transfer.
 struct HostColumns {
   at::Tensor later, size, share;  // not the first step; coordinates, at least 1; of the list's
+  at::Tensor momentum_weight;
   std::vector<at::Tensor> facts;  // features of the facts, in the order of their declaration
 
   HostColumns(const std::vector<TensorFacts>& list, int64_t num_lists, const at::Tensor& like) {
@@ -275,7 +228,8 @@ struct HostColumns {
     add([&](size_t i) {
       return static_cast<double>(list[i].size) / std::max(totals[i / length], 1.0);
     });
-    for_each_feature([&](const auto& feature) {
+    add([&](size_t i) { return list[i].momentum_weight; });
+    for_each_feature(/*aligned=*/true, [&](const auto& feature) {
       if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
         add([&](size_t i) { return feature.of(list[i]); });
       }
@@ -288,7 +242,8 @@ struct HostColumns {
     later = facts[0];
     size = facts[1];
     share = facts[2];
-    facts.erase(facts.begin(), facts.begin() + 3);
+    momentum_weight = facts[3];
+    facts.erase(facts.begin(), facts.begin() + 4);
   }
 };
 
@@ -308,17 +263,24 @@ at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
   for (const at::Tensor& own : signals) {
     here.push_back(own.device() == like.device() ? own : own.to(like.device()));
   }
-  const at::Tensor all = at::stack(here, 1);  // [kNumSignals, T]
+  const bool aligned = is_aligned(sums);
+  const at::Tensor all = at::stack(here, 1);  // [num_signals, T]
   const at::Tensor known = is_finite(all).all(0).logical_and(host.later);
-  const std::vector<at::Tensor> old = all.masked_fill(known.logical_not(), 0.0).unbind();
+  const std::vector<at::Tensor> before = all.masked_fill(known.logical_not(), 0.0).unbind();
+  Signals<at::Tensor> old;
+  for (size_t k = 0; k < before.size(); ++k) *old.members().at(k) = before[k];
   Seen<at::Tensor, at::Tensor> seen;
-  seen.sums = {sums.grad_dot_momentum, sums.grad_squared,  sums.old_squared, sums.new_squared,
-               sums.param_squared,     sums.second_moment, sums.zeros};
+  auto member = std::begin(ops::kStepSums);
+  for (at::Tensor* sum : seen.sums.members()) *sum = sums.*(*member++);
   seen.size = host.size;
-  seen.signals = advanced<at::Tensor, at::Tensor, at::Tensor>(
-      {old.at(0), old.at(1), old.at(2), old.at(3), old.at(4)}, seen.sums, known);
-  const std::vector<at::Tensor> after = std::apply(
-      [](const auto&... signal) { return at::stack({signal...}, 1).unbind(); }, tie(seen.signals));
+  seen.momentum_weight = host.momentum_weight;
+  seen.signals = advanced(old, seen.sums, known);
+  if (aligned) advance_alignment(old, seen, known, seen.signals);
+  std::vector<at::Tensor> advanced_signals;
+  for (size_t k = 0; k < before.size(); ++k) {
+    advanced_signals.push_back(*seen.signals.members()[k]);
+  }
+  const std::vector<at::Tensor> after = at::stack(advanced_signals, 1).unbind();
   if (in_place) at::_foreach_copy_(signals, after);
   for (size_t i = 0; !in_place && i < facts.size(); ++i) {
     signals[i] = after[i].to(signals[i].device());
@@ -326,7 +288,7 @@ at::Tensor features_by_tensor(std::vector<at::Tensor>& signals, bool in_place,
 
   auto next = host.facts.begin();
   std::vector<at::Tensor> columns, averaged;
-  for_each_feature([&](const auto& feature) {
+  for_each_feature(aligned, [&](const auto& feature) {
     if constexpr (std::remove_reference_t<decltype(feature)>::kOfFacts) {
       columns.push_back(*next++);
     } else {
@@ -351,17 +313,18 @@ at::Tensor advance_features(std::vector<at::Tensor>& signals, bool in_place,
                                                              num_lists);
 }
 
-const std::vector<std::string>& step_feature_names() {
-  static const std::vector<std::string> names = [] {
+const std::vector<std::string>& step_feature_names(bool aligned) {
+  const auto list = [](bool with_alignment) {
     std::vector<std::string> own, averages;
-    for_each_feature([&](const auto& feature) {
+    for_each_feature(with_alignment, [&](const auto& feature) {
       own.push_back(feature.name);
       if (feature.averaged) averages.push_back("mean_" + own.back());
     });
     own.insert(own.end(), averages.begin(), averages.end());
     return own;
-  }();
-  return names;
+  };
+  static const std::vector<std::string> names = list(false), all = list(true);
+  return aligned ? all : names;
 }
 
 }  // namespace mnemosyne::optim

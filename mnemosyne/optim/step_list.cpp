@@ -36,6 +36,9 @@ StepList::StepList(Form form, Inputs inputs) : form_(form), inputs_(std::move(in
     // A matrix that never asks for it has an empty one.
     const bool has_second = state[kSecondMoment].numel() == param.numel();
     group.step.second_moments.push_back(has_second ? state[kSecondMoment] : at::Tensor());
+    if (inputs_.previous_update) {
+      group.step.previous_updates.push_back(state[*inputs_.previous_update]);
+    }
     group.step.rows.push_back(inputs_.rows[i]);
     group.step.base.push_back(inputs_.base[i]);
     if (home_.is_cpu()) home_ = param.device();
@@ -68,10 +71,8 @@ StepList::Group& StepList::group_of(const at::Tensor& param) {
   const auto here = [&](const at::Tensor& factor) {
     return factor.defined() ? factor.detach().to(param.device(), compute_dtype(param)) : factor;
   };
-  if (in_place()) {
-    group.step.scale = here(inputs_.lr_factor);
-    group.step.decay_scale = here(inputs_.weight_decay_factor);
-  }
+  if (in_place() || inputs_.previous_update) group.step.scale = here(inputs_.lr_factor);
+  if (in_place()) group.step.decay_scale = here(inputs_.weight_decay_factor);
   return group;
 }
 
@@ -100,6 +101,7 @@ ops::StepSums StepList::advance(bool with_sums) {
   const at::Tensor index = index_tensor(places, home_);
   ops::StepSums all;
   for (const auto member : ops::kStepSums) {
+    if (!(groups_[0].sums.*member).defined()) continue;
     std::vector<at::Tensor> parts;
     const at::ScalarType dtype = (groups_[0].sums.*member).scalar_type();
     for (const Group& group : groups_) parts.push_back((group.sums.*member).to(home_, dtype));
@@ -119,17 +121,20 @@ ops::StepCorrection StepList::correction_of(const ops::StepCorrection& all,
   return ops::changed(all, [&](const at::Tensor& values) { return rows_of(values, group); });
 }
 
-std::vector<at::Tensor> StepList::directions(const ops::StepCorrection* correction) const {
+std::vector<at::Tensor> StepList::directions(const ops::StepCorrection* correction) {
   std::vector<at::Tensor> updates;
   for (const Group& group : groups_) updates.resize(updates.size() + group.indices.size());
-  for (const Group& group : groups_) {
+  for (Group& group : groups_) {
     ops::StepCorrection own;
     if (correction != nullptr) own = correction_of(*correction, group);
     const std::vector<at::Tensor> some =
         correction != nullptr ? ops::directions(group.step, group.sums, own)
                               : ops::directions_reference(group.step, group.sums, nullptr);
     for (size_t k = 0; k < some.size(); ++k) {
-      updates[static_cast<size_t>(group.indices[k])] = some[k];
+      const auto i = static_cast<size_t>(group.indices[k]);
+      updates[i] = some[k];
+      if (!inputs_.previous_update) continue;
+      inputs_.state[i][*inputs_.previous_update] = group.step.previous_updates[k];
     }
   }
   return updates;

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "mnemosyne/ops/tensor_step/tensor_step.h"
@@ -26,6 +27,9 @@ class StepList {
     std::vector<ops::StepBase> base;
     at::Tensor lr_factor, weight_decay_factor;
     int64_t chunk_size = 0;  ///< As in ops::TensorStep.
+    /// Where the state has the previous updates of ops::TensorStep, if it has: updates of the pure
+    /// form then have `lr_factor` in them, for it is part of what a step takes off.
+    std::optional<size_t> previous_update = {};
   };
 
   /// Whether the lists of these members can be stepped as one, one after the other: there is only
@@ -51,7 +55,7 @@ class StepList {
   ops::StepSums advance(bool with_sums);
 
   /// The updates of the tensors, without weight decay. Only of the pure form.
-  std::vector<at::Tensor> directions(const ops::StepCorrection* correction) const;
+  std::vector<at::Tensor> directions(const ops::StepCorrection* correction);
 
   /// Moves the parameters and counts what was replaced. Only of the form in place.
   void apply(const ops::StepCorrection* correction, DeferredCount* fallbacks);

@@ -87,6 +87,26 @@ at::Tensor align_axes(const at::Tensor& stored, const std::vector<Names>& from,
   return result;
 }
 
+at::Tensor fit_axes(const at::Tensor& stored, const std::vector<Names>& from,
+                    const std::vector<Names>& to, const std::string& name) {
+  at::Tensor kept = stored;
+  std::vector<Names> kept_names = from;
+  for (size_t axis = 0; axis < from.size() && axis < to.size(); ++axis) {
+    if (to[axis].empty()) continue;
+    std::vector<int64_t> places;
+    for (size_t i = 0; i < from[axis].size(); ++i) {
+      const bool known =
+          std::find(to[axis].begin(), to[axis].end(), from[axis][i]) != to[axis].end();
+      if (known) places.push_back(static_cast<int64_t>(i));
+    }
+    if (places.size() == from[axis].size()) continue;
+    kept_names[axis].clear();
+    for (const int64_t i : places) kept_names[axis].push_back(from[axis][static_cast<size_t>(i)]);
+    kept = kept.index_select(static_cast<int64_t>(axis), at::tensor(places, at::kLong));
+  }
+  return align_axes(kept, kept_names, to, name);
+}
+
 at::Tensor without_zeros(const at::Tensor& weight, const std::vector<Names>& names) {
   at::Tensor result = weight;
   for (size_t axis = 0; axis < names.size(); ++axis) {

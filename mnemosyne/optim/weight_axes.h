@@ -24,6 +24,10 @@ WeightAxes read_axes(const std::string& text, const std::string& source);
 at::Tensor align_axes(const at::Tensor& stored, const std::vector<std::vector<std::string>>& from,
                       const std::vector<std::vector<std::string>>& to, const std::string& name);
 
+/// `align_axes` that drops what has a name which is not in `to`.
+at::Tensor fit_axes(const at::Tensor& stored, const std::vector<std::vector<std::string>>& from,
+                    const std::vector<std::vector<std::string>>& to, const std::string& name);
+
 /// Without the rows and columns that have a name and hold nothing but zeros: what weights are,
 /// whatever else a version knows by name.
 at::Tensor without_zeros(const at::Tensor& weight,

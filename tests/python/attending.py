@@ -1,4 +1,4 @@
-"""The default rule with attention over space and time, whose heads say something."""
+"""The default rule with attention over space and time, or with alignment, that says something."""
 
 import torch
 
@@ -6,6 +6,17 @@ from mnemosyne import _C
 from mnemosyne.optim import RuleOptimizer
 
 OPTIONS = '{"attention": true, "step_bound": 0.5, "attention_chunk_size": 8}'
+
+
+ALIGNED = '{"alignment": true, "step_bound": 0.5}'
+
+
+def aligned(params, options=ALIGNED, **group_options):
+    rule = _C.make_rule("mnemosyne", options)
+    generator = torch.Generator().manual_seed(5)
+    controller = rule.weights()["controller"]
+    weights = {"controller": 0.3 * torch.randn(controller.shape, generator=generator)}
+    return RuleOptimizer(params, rule.with_weights(weights), **group_options)
 
 
 def attending(params, options=OPTIONS, **group_options):

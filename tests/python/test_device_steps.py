@@ -8,7 +8,7 @@ import copy
 
 import pytest
 import torch
-from attending import attending
+from attending import aligned, attending
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mnemosyne
@@ -86,13 +86,14 @@ def test_the_base_rule_and_that_without_orthogonalisation_read_nothing(orthogona
         optimizer.step()
 
 
-def test_attention_reads_nothing():
+@pytest.mark.parametrize("make", [attending, aligned])
+def test_attention_and_alignment_read_nothing(make):
     params = parameters()
-    optimizer = attending(params, num_steps=100)
+    optimizer = make(params, num_steps=100)
     with NothingIsRead():
         optimizer.step()
         optimizer.step()
-    resumed = attending(params, num_steps=100)
+    resumed = make(params, num_steps=100)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     with NothingIsRead():
         resumed.step()
@@ -120,6 +121,10 @@ def count_of_a_step_over_vit_tiny(make):
 
 def test_a_step_over_vit_tiny_takes_at_most_300_operations():
     assert count_of_a_step_over_vit_tiny(mnemosyne.optim.Mnemosyne) <= 300
+
+
+def test_with_alignment_a_step_over_vit_tiny_takes_at_most_350_operations():
+    assert count_of_a_step_over_vit_tiny(aligned) <= 350
 
 
 def test_with_attention_a_step_over_vit_tiny_takes_at_most_620_operations():

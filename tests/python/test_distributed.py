@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 import torch.distributed as dist
-from attending import attending
+from attending import aligned, attending
 from torch import nn
 
 from mnemosyne.optim import LSTM, Mnemosyne
@@ -62,7 +62,7 @@ def assert_equal_models(whole, expected):
 
 
 def ddp_worker(rank, tmp_path):
-    for make in (Mnemosyne, LSTM, attending):
+    for make in (Mnemosyne, LSTM, attending, aligned):
         model = nn.parallel.DistributedDataParallel(make_model())
         train(model, make(model.parameters()), 0, STEPS, part=slice(8 * rank, 8 * rank + 8))
         whole = make_model()
@@ -79,7 +79,7 @@ def fsdp_worker(rank, tmp_path):
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (RANKS,))
-    for make in (Mnemosyne, LSTM, attending):
+    for make in (Mnemosyne, LSTM, attending, aligned):
         sharded, whole = make_model(), make_model()
         for module in (sharded[0], sharded[2], sharded):
             fully_shard(module, mesh=mesh)

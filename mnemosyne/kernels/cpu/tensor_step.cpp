@@ -13,6 +13,7 @@ struct Moments {
   const float* param;
   float* momentum;
   float* second_moment;
+  const uint16_t* update;
   int64_t size;
   float momentum_decay;
   float second_decay;
@@ -26,6 +27,7 @@ struct Application {
   const float* momentum;
   const float* second_moment;
   const float* direction;
+  uint16_t* update;
   int64_t size;
   float step;
   float decay;
@@ -62,6 +64,16 @@ struct Lanes {
 // As an integer, which orders them; vectors have its maximum. From that of infinity on not finite.
 inline int32_t magnitude_bits(float x) { return __builtin_bit_cast(int32_t, x) & 0x7FFFFFFF; }
 constexpr int32_t kInfinityBits = 0x7F800000;
+
+inline float from_bfloat16(uint16_t x) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16);
+}
+
+// To nearest, ties to even; of what is no NaN.
+inline uint16_t to_bfloat16(float x) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
 
 inline float softsign(float x) { return x / (1.0f + std::fabs(x)); }
 
@@ -130,6 +142,36 @@ void moments_with_sums(const Moments p) {
   if (!(all - all == 0)) sums_in_double(p);
 }
 
+// A pass of its own: with these among them the sums of the moments would not fit the registers.
+PieceAlignment alignment_sums(const Moments p) {
+  Lanes grad, momentum, squared, radial;
+  const auto add = [&](int64_t i, int lane) {
+    const float g = p.grad[i], u = from_bfloat16(p.update[i]);
+    grad.values[lane] += g * u;
+    momentum.values[lane] += p.momentum[i] * u;
+    squared.values[lane] += u * u;
+    radial.values[lane] += g * p.param[i];
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= p.size; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
+  }
+  for (int lane = 0; i < p.size; ++i, ++lane) add(i, lane);
+  PieceAlignment sums{grad.total(), momentum.total(), squared.total(), radial.total()};
+  const double all =
+      sums.grad_dot_update + sums.momentum_dot_update + sums.update_squared + sums.grad_dot_param;
+  if (all - all == 0) return sums;
+  sums = {};  // too large for float
+  for (i = 0; i < p.size; ++i) {
+    const double g = p.grad[i], u = from_bfloat16(p.update[i]);
+    sums.grad_dot_update += g * u;
+    sums.momentum_dot_update += p.momentum[i] * u;
+    sums.update_squared += u * u;
+    sums.grad_dot_param += g * p.param[i];
+  }
+  return sums;
+}
+
 template <bool kDirection, bool kCorrected>
 inline float update_of(const Application& p, int64_t i) {
   const float v = p.second_correction * p.second_moment[i];
@@ -150,18 +192,19 @@ inline float update_of(const Application& p, int64_t i) {
 }
 
 // Coordinates that were finite and are no longer stay where they were.
-void restore(const Application& p, float* param, const float* old, int64_t size) {
+void restore(const Application& p, float* param, const float* old, uint16_t* taken, int64_t size) {
   bool any = false;
   for (int64_t i = 0; i < size; ++i) {
     if (magnitude_bits(param[i]) < kInfinityBits) continue;
     param[i] = old[i];
+    if (taken != nullptr) taken[i] = 0;
     any = any || magnitude_bits(old[i]) < kInfinityBits;
   }
   *p.skipped += any ? 1 : 0;
 }
 
 // p <- keep p - step update, in pieces that stay in the first cache.
-template <typename Update>
+template <bool kKept, typename Update>
 void write(const Application p, float step, const Update& update) {
   constexpr int64_t kPiece = 512;
   const float keep = 1.0f - p.decay;
@@ -169,23 +212,27 @@ void write(const Application p, float step, const Update& update) {
   for (int64_t begin = 0; begin < p.size; begin += kPiece) {
     const int64_t size = p.size - begin < kPiece ? p.size - begin : kPiece;
     float* param = p.param + begin;
+    uint16_t* taken = from(p.update, begin);
     int32_t largest = 0;
 #pragma GCC ivdep
     for (int64_t i = 0; i < size; ++i) {
       old[i] = param[i];
-      const float next = keep * param[i] - step * update(p, begin + i);
+      const float own = step * update(p, begin + i);
+      const float next = keep * param[i] - own;
       param[i] = next;
+      if constexpr (kKept) taken[i] = to_bfloat16(own);
       const int32_t magnitude = magnitude_bits(next);
       largest = magnitude > largest ? magnitude : largest;
     }
-    if (largest >= kInfinityBits) restore(p, param, old, size);
+    if (largest >= kInfinityBits) restore(p, param, old, taken, size);
   }
 }
 
-template <bool kDirection, bool kCorrected>
+template <bool kDirection, bool kCorrected, bool kKept>
 void apply(const Application& p) {
-  write(p, p.step,
-        [](const Application& q, int64_t i) { return update_of<kDirection, kCorrected>(q, i); });
+  write<kKept>(p, p.step, [](const Application& q, int64_t i) {
+    return update_of<kDirection, kCorrected>(q, i);
+  });
 }
 
 void blend_piece(const float* grad, const float* momentum, float* direction, int64_t size,
@@ -196,15 +243,17 @@ void blend_piece(const float* grad, const float* momentum, float* direction, int
   }
 }
 
+template <bool kKept>
 void apply_direction_only(const Application& p) {
-  write(p, p.step * p.scale, [](const Application& q, int64_t i) { return q.direction[i]; });
+  write<kKept>(p, p.step * p.scale, [](const Application& q, int64_t i) { return q.direction[i]; });
 }
 
+template <bool kKept>
 void apply_piece(const Application& p, bool corrected) {
-  if (p.second_moment == nullptr) return apply_direction_only(p);
+  if (p.second_moment == nullptr) return apply_direction_only<kKept>(p);
   const bool direction = p.direction != nullptr;
-  if (corrected) return direction ? apply<true, true>(p) : apply<false, true>(p);
-  return direction ? apply<true, false>(p) : apply<false, false>(p);
+  if (corrected) return direction ? apply<true, true, kKept>(p) : apply<false, true, kKept>(p);
+  return direction ? apply<true, false, kKept>(p) : apply<false, false, kKept>(p);
 }
 
 }  // namespace
@@ -218,10 +267,12 @@ void update_moments(const TensorStepSlice& slice) {
                     .param = from(x.param, piece.begin),
                     .momentum = x.momentum + piece.begin,
                     .second_moment = from(x.second_moment, piece.begin),
+                    .update = from(x.update, piece.begin),
                     .size = piece.size,
                     .momentum_decay = x.momentum_decay,
                     .second_decay = x.second_decay,
                     .sums = from(problem.sums, k)};
+    if (problem.alignment != nullptr) problem.alignment[k] = alignment_sums(p);
     if (p.sums != nullptr) {
       moments_with_sums(p);
     } else if (p.second_moment != nullptr) {
@@ -252,6 +303,7 @@ void apply_directions(const TensorStepSlice& slice) {
                   .momentum = x.momentum + piece.begin,
                   .second_moment = from(x.second_moment, piece.begin),
                   .direction = from(x.direction, piece.begin),
+                  .update = from(x.update, piece.begin),
                   .size = piece.size,
                   .step = chunk.step,
                   .decay = chunk.decay,
@@ -266,7 +318,11 @@ void apply_directions(const TensorStepSlice& slice) {
                   .readouts = {},
                   .skipped = problem.skipped + k};
     for (int c = 0; c < kNumReadouts; ++c) p.readouts[c] = chunk.readouts[c];
-    apply_piece(p, x.corrected);
+    if (p.update != nullptr) {
+      apply_piece<true>(p, x.corrected);
+    } else {
+      apply_piece<false>(p, x.corrected);
+    }
   }
 }
 

@@ -25,6 +25,14 @@ void check_tensor(const TensorStep& step, size_t i, bool with_sums) {
   TORCH_CHECK(second_moment.defined() || (!with_sums && is_matrix(step, i)) || param.numel() == 0,
               "[tensor_step] expected a second moment for ", with_sums ? "every tensor" : "vectors",
               ", got none for number ", i);
+  if (has_previous_updates(step)) {
+    const at::Tensor& update = step.previous_updates[i];
+    TORCH_CHECK(update.sizes() == param.sizes() && update.device() == param.device() &&
+                    update.is_contiguous() && update.scalar_type() == at::kBFloat16,
+                "[tensor_step] expected a contiguous previous update of ", at::kBFloat16, " ",
+                param.sizes(), " on ", param.device(), ", got ", update.scalar_type(), " ",
+                update.sizes(), " on ", update.device());
+  }
   TORCH_CHECK(step.rows[i] == 0 || param.numel() % step.rows[i] == 0,
               "[tensor_step] expected rows of a matrix of ", param.numel(), " numbers, got ",
               step.rows[i]);
@@ -74,6 +82,8 @@ at::ScalarType step_dtype(const at::Tensor& param) {
   return param.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+bool has_previous_updates(const TensorStep& step) { return !step.previous_updates.empty(); }
+
 bool is_matrix(const TensorStep& step, size_t i) {
   return step.rows[i] > 0 && step.params[i].numel() > 0;
 }
@@ -87,10 +97,12 @@ void check_step(const TensorStep& step, bool with_sums) {
   const size_t size = step.size();
   TORCH_CHECK(step.grads.size() == size && step.momenta.size() == size &&
                   step.rows.size() == size && step.base.size() == size &&
-                  (step.second_moments.size() == size || step.second_moments.empty()),
+                  (step.second_moments.size() == size || step.second_moments.empty()) &&
+                  (step.previous_updates.size() == size || step.previous_updates.empty()),
               "[tensor_step] expected lists of ", size, " tensors, got ", step.grads.size(),
               " gradients, ", step.momenta.size(), " and ", step.second_moments.size(),
-              " moments, ", step.rows.size(), " rows and ", step.base.size(), " bases");
+              " moments, ", step.previous_updates.size(), " previous updates, ", step.rows.size(),
+              " rows and ", step.base.size(), " bases");
   TORCH_CHECK(step.chunk_size >= 0, "[tensor_step] expected a chunk_size of at least 0, got ",
               step.chunk_size);
   for (const at::Tensor& scale : {step.scale, step.decay_scale}) {

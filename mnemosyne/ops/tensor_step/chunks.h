@@ -22,6 +22,9 @@ std::vector<StepChunk> step_chunks(const TensorStep& step);
 /// float64 for float64, float32 for every other dtype: that of a tensor's state and arithmetic.
 at::ScalarType step_dtype(const at::Tensor& param);
 
+/// Whether the list remembers what the step before took off its parameters.
+bool has_previous_updates(const TensorStep& step);
+
 /// Whether a matrix' own direction is orthogonalised: an empty one has none.
 bool is_matrix(const TensorStep& step, size_t i);
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <iterator>
 
 #include "mnemosyne/kernels/tensor_step.h"
 #include "mnemosyne/ops/orthogonalize/orthogonalize.h"
@@ -68,6 +70,10 @@ struct Tensors {
       x.grad = step.grads[i].const_data_ptr<float>();
       x.momentum = step.momenta[i].mutable_data_ptr<float>();
       x.second_moment = v.defined() ? v.mutable_data_ptr<float>() : nullptr;
+      if (has_previous_updates(step)) {
+        x.update =
+            reinterpret_cast<uint16_t*>(step.previous_updates[i].mutable_data_ptr<at::BFloat16>());
+      }
       x.momentum_decay = static_cast<float>(base.momentum_decay);
       x.second_decay = static_cast<float>(base.second_decay);
       x.momentum_correction = static_cast<float>(base.momentum_correction);
@@ -85,6 +91,36 @@ struct Tensors {
       if (!params[i].is_alias_of(param)) param.detach().copy_(params[i]);
     }
   }
+};
+
+/// Sums of chunks, in the order of kStepSums.
+class ChunkSums {
+ public:
+  ChunkSums(int64_t num_chunks, int64_t num_sums)
+      : num_chunks_(num_chunks),
+        all_(at::zeros({num_sums, num_chunks}, at::kDouble)),
+        data_(all_.mutable_data_ptr<double>()) {}
+
+  /// Adds numbers of a chunk to the sums from number `first` on.
+  void add(int64_t chunk, int64_t first, std::initializer_list<double> values) {
+    double* place = data_ + first * num_chunks_ + chunk;
+    for (const double value : values) {
+      *place += value;
+      place += num_chunks_;
+    }
+  }
+
+  StepSums named() const {
+    StepSums result;
+    auto member = std::begin(kStepSums);
+    for (const at::Tensor& sums : all_.unbind()) result.*(*member++) = sums;
+    return result;
+  }
+
+ private:
+  int64_t num_chunks_;
+  at::Tensor all_;
+  double* data_;
 };
 
 /// The numbers of a tensor; none where it is undefined.
@@ -231,24 +267,29 @@ bool tensor_step_has_kernel(const TensorStep& step) {
 StepSums advance_moments_cpu_(TensorStep& step, bool with_sums) {
   const Tensors tensors(step, with_sums);
   const Pieces pieces = split(step);
+  const bool aligned = with_sums && has_previous_updates(step);
   std::vector<kernels::PieceSums> partial(with_sums ? pieces.size() : 0);
+  std::vector<kernels::PieceAlignment> alignment(aligned ? pieces.size() : 0);
   kernels::TensorStepParams problem{};
   problem.tensors = tensors.all.data();
   problem.sums = with_sums ? partial.data() : nullptr;
+  problem.alignment = aligned ? alignment.data() : nullptr;
   run(kernels::update_moments, problem, pieces);
   if (!with_sums) return {};
-  const int64_t num_chunks = static_cast<int64_t>(step_chunks(step).size());
-  const at::Tensor sums = at::zeros({7, num_chunks}, at::kDouble);
-  double* data = sums.mutable_data_ptr<double>();
+  ChunkSums sums(static_cast<int64_t>(step_chunks(step).size()),
+                 aligned ? std::ssize(kStepSums) : kNumMomentSums);
   for (size_t k = 0; k < pieces.size(); ++k) {
     const kernels::PieceSums& own = partial[k];
-    const double values[] = {
-        own.grad_dot_momentum, own.grad_squared,  own.old_squared, own.new_squared,
-        own.param_squared,     own.second_moment, own.zeros};
-    for (int64_t s = 0; s < 7; ++s) data[s * num_chunks + pieces[k].chunk] += values[s];
+    sums.add(pieces[k].chunk, 0,
+             {own.grad_dot_momentum, own.grad_squared, own.old_squared, own.new_squared,
+              own.param_squared, own.second_moment, own.zeros});
+    if (!aligned) continue;
+    const kernels::PieceAlignment& more = alignment[k];
+    sums.add(
+        pieces[k].chunk, kNumMomentSums,
+        {more.grad_dot_update, more.momentum_dot_update, more.update_squared, more.grad_dot_param});
   }
-  const std::vector<at::Tensor> of = sums.unbind();
-  return {of[0], of[1], of[2], of[3], of[4], of[5], of[6]};
+  return sums.named();
 }
 
 at::Tensor apply_directions_cpu_(TensorStep& step, const StepSums& sums,

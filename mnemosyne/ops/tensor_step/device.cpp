@@ -25,29 +25,55 @@ at::Tensor norms(const at::Tensor& x, double order, at::ScalarType dtype) {
   return at::linalg_vector_norm(x, order, {-1}, /*keepdim=*/false, dtype);
 }
 
-/// The sums of every row, [7, B], in the order of StepSums; the last is the number of g that are
-/// not zero, for zeros fill the rows up.
+/// The sums of every row, [K, B], in the order of `unpacked`. `old` has g, m, p and, if the list
+/// has it, u. Of g those are counted that are not zero, for zeros fill the rows up.
 at::Tensor row_sums(const at::Tensor& old, const at::Tensor& m, const at::Tensor& v) {
-  const std::vector<at::Tensor> parts = raw_unbind(old);  // g, m, p
+  const std::vector<at::Tensor> parts = raw_unbind(old);
   const at::Tensor& g = parts[0];
+  const bool aligned = parts.size() > 3;
   const at::ScalarType dtype = sum_dtype(g.device());
-  const at::Tensor dot = (g * parts[1]).sum(-1, /*keepdim=*/false, dtype);
+  const at::Tensor partners =  // of g: m, or m, p, u
+      raw_view(old, {aligned ? 3 : 1, old.size(1), old.size(2)}, old.size(1) * old.size(2));
+  std::vector<at::Tensor> others{v.sum(-1, /*keepdim=*/false, dtype), norms(g, 0, dtype)};
+  if (aligned) others.push_back((parts[1] * parts[3]).sum(-1, /*keepdim=*/false, dtype));
   const at::Tensor squares =
       at::cat({norms(old, 2, dtype), norms(raw_view(m, {1, m.size(0), m.size(1)}), 2, dtype)})
-          .square();  // g, m, p, new m
-  const at::Tensor others =
-      at::stack({dot, v.sum(-1, /*keepdim=*/false, dtype), norms(g, 0, dtype)});
-  return at::cat({others, squares});
+          .square();
+  return at::cat({at::stack(others), (partners * g).sum(-1, /*keepdim=*/false, dtype), squares});
+}
+
+/// Sums [K, C] by their names; `sizes` has the coordinates of each chunk.
+StepSums unpacked(const at::Tensor& sums, const at::Tensor& sizes) {
+  const std::vector<at::Tensor> all = raw_unbind(sums);
+  const bool aligned = all.size() > size_t{kNumMomentSums};
+  auto next = all.begin();
+  StepSums result;
+  result.second_moment = *next++;
+  result.zeros = sizes - *next++;
+  if (aligned) result.momentum_dot_update = *next++;
+  result.grad_dot_momentum = *next++;
+  if (aligned) {
+    result.grad_dot_param = *next++;
+    result.grad_dot_update = *next++;
+  }
+  result.grad_squared = *next++;
+  result.old_squared = *next++;
+  result.param_squared = *next++;
+  if (aligned) result.update_squared = *next++;
+  result.new_squared = *next++;
+  return result;
 }
 
 StepSums advance(TensorStep& step, bool with_sums) {
   const Pages pages(step);
   const ChunkMap map(step, pages);
-  const at::Tensor data = pages.zeros(with_sums ? 4 : 3);
-  const std::vector<at::Tensor> parts = raw_unbind(data);  // g, m, p if it is asked for, v
+  const int64_t summed = with_sums ? (has_previous_updates(step) ? 4 : 3) : 2;
+  const at::Tensor data = pages.zeros(summed + 1);
+  const std::vector<at::Tensor> parts = raw_unbind(data);  // g, m, p and u if asked for, v
   const at::Tensor &g = parts[0], &old_m = parts[1], &old_v = parts.back();
   Pages::Pairs sources{{g, &step.grads}, {old_m, &step.momenta}, {old_v, &step.second_moments}};
-  if (with_sums) sources.emplace_back(parts[2], &step.params);
+  if (summed > 2) sources.emplace_back(parts[2], &step.params);
+  if (summed > 3) sources.emplace_back(parts[3], &step.previous_updates);
   pages.load(sources);
   const at::Tensor table = chunk_table(step, pages, [&](size_t i, const StepChunk& chunk) {
     const StepBase& base = step.base[i];
@@ -60,15 +86,8 @@ StepSums advance(TensorStep& step, bool with_sums) {
   const at::Tensor v = at::lerp(old_v, g.square(), shares[1]);
   pages.store({{m, &step.momenta}, {v, &step.second_moments}});
   if (!with_sums) return {};
-  const at::Tensor old = raw_view(data, {3, data.size(1), data.size(2)});
-  const std::vector<at::Tensor> sums = raw_unbind(map.chunk_sums(row_sums(old, m, v)));
-  return {.grad_dot_momentum = sums[0],
-          .grad_squared = sums[3],
-          .old_squared = sums[4],
-          .new_squared = sums[6],
-          .param_squared = sums[5],
-          .second_moment = sums[1],
-          .zeros = raw_unbind(table)[2] - sums[2]};
+  const at::Tensor old = raw_view(data, {summed, data.size(1), data.size(2)});
+  return unpacked(map.chunk_sums(row_sums(old, m, v)), raw_unbind(table)[2]);
 }
 
 /// What tensors move along whose own direction is not finite, from moments that are.
@@ -124,9 +143,13 @@ at::Tensor apply(TensorStep& step, const StepSums& sums, const StepCorrection& c
   at::Tensor replaced = x.map.chunk_sums(stuck) > 0;
   if (broken.defined()) replaced = replaced.logical_or(broken);
   const at::Tensor rows = x.map.row_flags(x.map.any(replaced));
-  x.pages.store({{at::where(finite, next, x.p), &step.params},
-                 {at::where(rows, finite_m, m), &step.momenta},
-                 {at::where(rows, finite_v, v), &step.second_moments}});
+  Pages::Pairs results{{at::where(finite, next, x.p), &step.params},
+                       {at::where(rows, finite_m, m), &step.momenta},
+                       {at::where(rows, finite_v, v), &step.second_moments}};
+  if (has_previous_updates(step)) {
+    results.emplace_back(at::where(finite, c.step * direction, 0.0), &step.previous_updates);
+  }
+  x.pages.store(results);
   return x.map.tensors_with(replaced).sum();
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/rsub.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -124,10 +125,18 @@ StepCorrection gradients_of(const Taken& t, const at::Tensor& cotangent, bool of
   return result;
 }
 
+/// The previous updates of the step after this one, from u without any decay in pages.
+std::vector<at::Tensor> kept_updates(const PagedStep& x, const at::Tensor& taken) {
+  std::vector<at::Tensor> kept;
+  for (const at::Tensor& before : x.step.previous_updates) kept.push_back(at::empty_like(before));
+  x.pages.store({{taken, &kept}});
+  return kept;
+}
+
 struct Directions : torch::autograd::Function<Directions> {
   using Given = std::optional<at::Tensor>;
 
-  static variable_list forward(AutogradContext* ctx, const TensorStep& step, const StepSums& sums,
+  static variable_list forward(AutogradContext* ctx, TensorStep& step, const StepSums& sums,
                                const Given& factor, const Given& blend, const Given& mixture,
                                const Given& decay, const Given& readouts) {
     const auto or_none = [](const Given& x) { return x.value_or(at::Tensor()); };
@@ -136,8 +145,11 @@ struct Directions : torch::autograd::Function<Directions> {
                                    StepCorrection{or_none(factor), or_none(blend), or_none(mixture),
                                                   or_none(decay), or_none(readouts)});
     const Coefficients& c = taken->x.c;
-    const at::Tensor u = c.step * at::addcmul(corrected_direction(taken->x, taken->directions),
-                                              c.learned_decay, taken->x.p);
+    const at::Tensor direction = corrected_direction(taken->x, taken->directions);
+    const at::Tensor u = c.step * at::addcmul(direction, c.learned_decay, taken->x.p);
+    if (has_previous_updates(step)) {
+      step.previous_updates = kept_updates(taken->x, c.step * direction);
+    }
     ctx->saved_data["taken"] = c10::IValue::make_capsule(taken);
     variable_list result;
     const std::vector<at::Tensor> views = taken->x.pages.views(u);
@@ -177,13 +189,13 @@ std::optional<at::Tensor> given_or_not(const at::Tensor& x) {
 
 }  // namespace
 
-std::vector<at::Tensor> directions(const TensorStep& step, const StepSums& sums,
+std::vector<at::Tensor> directions(TensorStep& step, const StepSums& sums,
                                    const StepCorrection& correction) {
   const StepCorrection given = checked_correction(step, &correction);
   TORCH_CHECK(sums.second_moment.defined(), "[directions] expected sums, got none");
   if (!is_given(given)) return directions_reference(step, sums, nullptr);
-  std::vector<at::Tensor> result;
-  for (const Stretch& stretch : stretches(step, kMostAtOnce)) {
+  std::vector<at::Tensor> result, kept;
+  for (Stretch& stretch : stretches(step, kMostAtOnce)) {
     const StepSums own = stretch.of(sums);
     const StepCorrection decided = stretch.of(given);
     const std::vector<at::Tensor> part =
@@ -193,7 +205,10 @@ std::vector<at::Tensor> directions(const TensorStep& step, const StepSums& sums,
                                 given_or_not(decided.decay), given_or_not(decided.readouts))
             : directions_reference(stretch.step, own, &decided);
     result.insert(result.end(), part.begin(), part.end());
+    const std::vector<at::Tensor>& own_kept = stretch.step.previous_updates;
+    kept.insert(kept.end(), own_kept.begin(), own_kept.end());
   }
+  step.previous_updates = std::move(kept);
   return result;
 }
 

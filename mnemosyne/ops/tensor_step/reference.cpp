@@ -18,6 +18,7 @@ at::Tensor soft(const at::Tensor& x) { return x / (1.0 + x.abs()); }
 /// One tensor of the list, in the dtype of its state.
 struct Part {
   at::Tensor g, p, m, v;
+  at::Tensor u;  // of the step before, or undefined
   StepBase base;
   int64_t rows = 0;
   bool matrix = false;
@@ -55,6 +56,9 @@ std::vector<Part> parts_of(const TensorStep& step) {
                      .p = param.detach().to(step_dtype(param)),
                      .m = step.momenta[i],
                      .v = step.second_moment(i),
+                     .u = has_previous_updates(step)
+                              ? step.previous_updates[i].to(step_dtype(param))
+                              : at::Tensor(),
                      .base = step.base[i],
                      .rows = step.rows[i],
                      .matrix = is_matrix(step, i),
@@ -185,6 +189,10 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
   const at::Tensor u = times_step(step, part, with_decay(part, moved, decay), factor);
   const at::Tensor next = part.p - (u + shrinkage(step, part) * part.p);
   const at::Tensor stays = at::isfinite(next).logical_not();
+  if (part.u.defined()) {
+    const at::Tensor taken = times_step(step, part, moved, factor);
+    step.previous_updates[i].copy_(at::where(stays, 0.0, taken));
+  }
   const at::Tensor stayed = stays.logical_and(at::isfinite(part.p)).any();
   step.params[i].copy_(at::where(stays, part.p, next));
   repair_(part.m, stayed);
@@ -196,7 +204,7 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
 
 StepSums advance_moments_reference(TensorStep& step, bool with_sums) {
   check_step(step, with_sums);
-  std::array<std::vector<at::Tensor>, 7> sums;
+  std::array<std::vector<at::Tensor>, std::size(kStepSums)> sums;
   const std::vector<Part> parts = parts_of(step);
   for (size_t i = 0; i < step.size(); ++i) {
     const Part& part = parts[i];
@@ -207,17 +215,22 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums) {
     const at::Tensor v = b2 * part.v + (1.0 - b2) * part.g * part.g;
     step.second_moments[i] = v;
     if (!with_sums) continue;
-    const at::Tensor all[] = {part.g * part.m, part.g.square(), part.m.square(),
-                              m.square(),      part.p.square(), v,
-                              part.g == 0};
-    for (size_t k = 0; k < sums.size(); ++k) sums[k].push_back(part.sums(all[k]));
+    std::vector<at::Tensor> all{part.g * part.m, part.g.square(), part.m.square(),
+                                m.square(),      part.p.square(), v,
+                                part.g == 0};
+    if (part.u.defined()) {
+      all.insert(all.end(), {part.g * part.u, part.m * part.u, part.u.square(), part.g * part.p});
+    }
+    for (size_t k = 0; k < all.size(); ++k) sums[k].push_back(part.sums(all[k]));
   }
-  if (!with_sums || parts.empty()) return {};
-  return {at::cat(sums[0]), at::cat(sums[1]), at::cat(sums[2]), at::cat(sums[3]),
-          at::cat(sums[4]), at::cat(sums[5]), at::cat(sums[6])};
+  StepSums result;
+  for (size_t k = 0; k < sums.size(); ++k) {
+    if (!sums[k].empty()) result.*kStepSums[k] = at::cat(sums[k]);
+  }
+  return result;
 }
 
-std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepSums& sums,
+std::vector<at::Tensor> directions_reference(TensorStep& step, const StepSums& sums,
                                              const StepCorrection* correction) {
   const StepCorrection given = checked_correction(step, correction);
   std::vector<at::Tensor> updates;
@@ -227,6 +240,9 @@ std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepS
     const at::Tensor direction = corrected_direction(parts[i], own, sums, given);
     updates.push_back(
         times_step(step, parts[i], with_decay(parts[i], direction, given.decay), given.step));
+    if (!parts[i].u.defined()) continue;
+    const at::Tensor taken = times_step(step, parts[i], direction.detach(), given.step);
+    step.previous_updates[i] = taken.detach().to(at::kBFloat16);
   }
   return updates;
 }

@@ -43,6 +43,9 @@ std::vector<Stretch> stretches(const TensorStep& step, int64_t most) {
     own.step.grads.push_back(step.grads[i]);
     own.step.momenta.push_back(step.momenta[i]);
     own.step.second_moments.push_back(step.second_moment(i));
+    if (!step.previous_updates.empty()) {
+      own.step.previous_updates.push_back(step.previous_updates[i]);
+    }
     own.step.rows.push_back(step.rows[i]);
     own.step.base.push_back(step.base[i]);
     own.num_chunks += counts[i];

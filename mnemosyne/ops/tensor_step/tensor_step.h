@@ -38,6 +38,10 @@ struct TensorStep {
   std::vector<at::Tensor> params, grads, momenta;
   /// Of a matrix it may be undefined or empty where no correction asks for it; likewise the list.
   std::vector<at::Tensor> second_moments;
+  /// What the step before took off each parameter, bfloat16 (round to nearest even): u of
+  /// `directions_reference` without any decay, zero where a coordinate stayed. No list: nobody
+  /// asks.
+  std::vector<at::Tensor> previous_updates;
   std::vector<int64_t> rows;  ///< of the matrix [rows, size / rows] that it is; 0 for a vector
   std::vector<StepBase> base;
   int64_t chunk_size = 0;  ///< 0: every tensor is one chunk
@@ -56,15 +60,20 @@ int64_t chunk_count(int64_t numel, int64_t chunk_size);
 std::vector<int64_t> chunk_counts(const TensorStep& step);
 
 /// Sums over the coordinates of every chunk, each [C] of float64 (float32 on devices without), on
-/// the device of the step; or all undefined.
+/// the device of the step; or all undefined. Those after `zeros` are of lists with previous updates
+/// u, undefined for others.
 struct StepSums {
-  at::Tensor grad_dot_momentum;  ///< <g, m> with m before the step
-  at::Tensor grad_squared;       ///< |g|^2
-  at::Tensor old_squared;        ///< |m|^2 before the step
-  at::Tensor new_squared;        ///< |m|^2 after it
-  at::Tensor param_squared;      ///< |p|^2
-  at::Tensor second_moment;      ///< sum of v after it
-  at::Tensor zeros;              ///< number of coordinates with g = 0
+  at::Tensor grad_dot_momentum;    ///< <g, m> with m before the step
+  at::Tensor grad_squared;         ///< |g|^2
+  at::Tensor old_squared;          ///< |m|^2 before the step
+  at::Tensor new_squared;          ///< |m|^2 after it
+  at::Tensor param_squared;        ///< |p|^2
+  at::Tensor second_moment;        ///< sum of v after it
+  at::Tensor zeros;                ///< number of coordinates with g = 0
+  at::Tensor grad_dot_update;      ///< <g, u>
+  at::Tensor momentum_dot_update;  ///< <m, u> with m before the step
+  at::Tensor update_squared;       ///< |u|^2
+  at::Tensor grad_dot_param;       ///< <g, p>
 };
 
 /// Its members, for what treats all of them alike.
@@ -74,7 +83,14 @@ inline constexpr at::Tensor StepSums::* kStepSums[] = {&StepSums::grad_dot_momen
                                                        &StepSums::new_squared,
                                                        &StepSums::param_squared,
                                                        &StepSums::second_moment,
-                                                       &StepSums::zeros};
+                                                       &StepSums::zeros,
+                                                       &StepSums::grad_dot_update,
+                                                       &StepSums::momentum_dot_update,
+                                                       &StepSums::update_squared,
+                                                       &StepSums::grad_dot_param};
+
+/// How many of them every list has; the others need previous updates.
+inline constexpr int64_t kNumMomentSums = 7;
 
 /// What is learned, a number for each chunk, in any floating-point dtype; an undefined member
 /// changes nothing.
@@ -106,7 +122,8 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums);
 /// The directions that the moments after `advance_moments` give, u [T] in the shapes of the
 /// parameters and the dtype of their state: p <- p - (u + decay p) is the step. Plain ATen, any
 /// device, differentiable in the correction, `blend` through the orthogonalisation; nothing is read
-/// back. With s, c, w, d the step size, read-outs, mixture and decay of the chunk,
+/// back. Where the list has previous updates, new ones take their places in the struct, without a
+/// graph. With s, c, w, d the step size, read-outs, mixture and decay of the chunk,
 ///
 ///     a = m^ / (sqrt v^ + eps)     m^, v^ with their bias corrections
 ///     D = kDirectionRms sqrt(max(rows, columns)) orthogonalize(m + blend (g - m))  for a matrix
@@ -116,14 +133,14 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums);
 ///     u = s ((D + w (kDirectionRms a - D)) (1 + kReadoutBound soft h) + d p)
 ///
 /// U = D / kDirectionRms for a matrix, w = 0 for a vector.
-std::vector<at::Tensor> directions_reference(const TensorStep& step, const StepSums& sums,
+std::vector<at::Tensor> directions_reference(TensorStep& step, const StepSums& sums,
                                              const StepCorrection* correction);
 
 /// `directions_reference` in few operations over the whole list, with its first derivatives by the
 /// correction in closed form: sums over the coordinates of a chunk, so that no graph goes through
 /// coordinates. Needs the sums, and a second moment of every tensor. float32 matrices on the CPU
 /// are orthogonalised by the kernel of `apply_directions_`. Higher derivatives are refused.
-std::vector<at::Tensor> directions(const TensorStep& step, const StepSums& sums,
+std::vector<at::Tensor> directions(TensorStep& step, const StepSums& sums,
                                    const StepCorrection& correction);
 
 /// The step in plain ATen, tensor by tensor: the specification of `apply_directions_`.
@@ -137,7 +154,8 @@ at::Tensor apply_directions_reference_(TensorStep& step, const StepSums& sums,
 StepSums advance_moments_(TensorStep& step, bool with_sums);
 
 /// Moves the parameters along `directions_reference`, in the way of `advance_moments_`, whose sums
-/// it takes where there are some (read-outs need them). Nothing that is not finite is written:
+/// it takes where there are some (read-outs need them), and writes previous updates where the list
+/// has some. Nothing that is not finite is written:
 ///
 /// A tensor takes the plain direction where the sums, its correction or its direction are not
 /// finite: a, times kDirectionRms for a matrix, with moments that are not finite set to zero; for a
