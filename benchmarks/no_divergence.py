@@ -4,9 +4,9 @@
 
 Two networks: a classifier of 20 numbers by a teacher's label, and for the vocabulary a model of
 pairs of tokens with 50,000 of them, its embedding tied. What is shown is the mean loss of the last
-tenth of the run in units of the first ten steps', before any scaling, and what the optimizers had to
-replace: entries of gradients that were not finite, updates that were not, and steps of tensors that
-the guard damped.
+tenth of the run in units of the first ten steps', before any scaling, and what the optimizers had
+to replace: entries of gradients that were not finite, updates that were not, and steps of tensors
+that the guard damped.
 """
 
 import argparse

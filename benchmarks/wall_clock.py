@@ -79,9 +79,7 @@ class VisionTransformer(Images):
 
     def model(self, seed):
         sizes = {"width": 128, "heads": 4, "layers": 6}
-        return nn.ViT(
-            image_size=28, channels=1, patch_size=4, num_classes=10, **sizes, seed=seed
-        )
+        return nn.ViT(image_size=28, channels=1, patch_size=4, num_classes=10, **sizes, seed=seed)
 
 
 class Block(torch.nn.Module):
@@ -189,8 +187,7 @@ def reached(losses, seconds, target, window):
 def compare(task, steps):
     window = max(steps // 20, 1)
     final = {
-        rate: mean(run(task, adamw(rate, steps), TUNING_SEED, steps)[0][-window:])
-        for rate in RATES
+        rate: mean(run(task, adamw(rate, steps), TUNING_SEED, steps)[0][-window:]) for rate in RATES
     }
     rate = min(final, key=final.get)
     runs = {f"AdamW, {rate:g}, cosine": [run(task, adamw(rate, steps), s, steps) for s in SEEDS]}
