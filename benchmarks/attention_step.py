@@ -20,6 +20,8 @@ RULES = [
     '{"learned": false}',
     "{}",
     '{"alignment": true}',
+    '{"second_moment": "bfloat16"}',
+    '{"alignment": true, "second_moment": "bfloat16"}',
     '{"attention": true}',
     '{"attention": true, "alignment": true}',
     '{"attention": true, "attention_memory": false}',

@@ -148,7 +148,8 @@ Results run_orthogonalize(int64_t matrices, int64_t rows) {
   return results;
 }
 
-Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t chunk_size) {
+Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t chunk_size,
+                        at::ScalarType second_moment = at::kFloat) {
   at::manual_seed(5);
   TensorStep step;
   step.chunk_size = chunk_size;
@@ -156,7 +157,7 @@ Results run_tensor_step(const std::vector<std::vector<int64_t>>& shapes, int64_t
     step.params.push_back(at::randn(shape));
     step.grads.push_back(at::randn(shape));
     step.momenta.push_back(at::randn(shape));
-    step.second_moments.push_back(at::rand(shape));
+    step.second_moments.push_back(at::rand(shape).to(second_moment));
     step.previous_updates.push_back(at::randn(shape).to(at::kBFloat16));
     step.rows.push_back(shape.size() > 1 ? shape[0] : 0);
     step.base.push_back({.step = 0.1, .decay = 0.01});
@@ -223,6 +224,7 @@ std::vector<Kernel> large_kernels() {
   const std::vector<std::vector<int64_t>> shapes{{300, 200}, {70'001},   {64, 64},
                                                  {5},        {150, 400}, {33, 65}};
   add("tensor step", [shapes] { return run_tensor_step(shapes, 0); });
+  add("tensor step in bfloat16", [shapes] { return run_tensor_step(shapes, 5000, at::kBFloat16); });
   add("tensor step by chunks", [shapes] { return run_tensor_step(shapes, 5000); });
   return kernels;
 }

@@ -24,6 +24,7 @@ struct Case {
   bool second_moments = true;  // of matrices
   bool scales = false;
   bool previous_updates = false;
+  bool compact = false;  // second moments in bfloat16
   std::vector<std::vector<int64_t>> shapes{{37, 65},       {129}, {},      {0, 3},  {65, 37},
                                            {4, 3, 5, 5},   {1},   {64, 9}, {9, 64}, {20'003},
                                            {2, 2, 2, 3, 1}};
@@ -76,6 +77,11 @@ inline Problem make_problem(const Case& c) {
                         .mixture = at::rand({chunks}, at::kDouble) - 0.5,
                         .decay = at::rand({chunks}, at::kDouble),
                         .readouts = at::randn({chunks, kNumReadouts}, at::kDouble)};
+  for (size_t i = 0; c.compact && i < step.size(); ++i) {
+    at::Tensor& v = step.second_moments[i];
+    if (v.defined()) v = v.to(at::kBFloat16);
+    step.base[i].rounding_seed = 0x9ABCDEF0u + 77u * static_cast<uint32_t>(i);
+  }
   for (size_t i = 0; c.previous_updates && i < step.size(); ++i) {
     step.previous_updates.push_back((0.02 * at::randn(c.shapes[i])).to(at::kBFloat16));
   }
@@ -140,7 +146,9 @@ inline void expect_close(const Outcome& actual, const Outcome& expected,
     EXPECT_TRUE(testing::close(a.params[i], b.params[i], tolerance));
     EXPECT_TRUE(testing::close(a.momenta[i], b.momenta[i], tolerance));
     if (b.second_moment(i).defined()) {
-      EXPECT_TRUE(testing::close(a.second_moments[i], b.second_moments[i], tolerance));
+      const bool compact = b.second_moments[i].scalar_type() == at::kBFloat16;
+      EXPECT_TRUE(testing::close(a.second_moments[i], b.second_moments[i],
+                                 compact ? of_updates : tolerance));
     }
     if (b.previous_updates.empty()) continue;
     EXPECT_TRUE(testing::close(a.previous_updates[i], b.previous_updates[i], of_updates));
@@ -177,6 +185,11 @@ inline const std::vector<std::pair<std::string, Case>>& cases() {
       {"previous updates without second moments",
        {.corrected = false, .second_moments = false, .previous_updates = true}},
       {"previous updates and chunks", {.chunk_size = 100, .previous_updates = true}},
+      {"second moments in bfloat16", {.scales = true, .compact = true}},
+      {"second moments in bfloat16 and chunks",
+       {.chunk_size = 1009, .previous_updates = true, .compact = true}},
+      {"second moments in bfloat16 of vectors alone",
+       {.corrected = false, .second_moments = false, .compact = true}},
       {"vectors", {.shapes = {{5}, {300}, {1}}}},
       {"matrices", {.corrected = false, .second_moments = false, .shapes = {{5, 9}, {30, 7}}}},
       {"small ones of one shape", {.shapes = std::vector<std::vector<int64_t>>(40, {3, 4})}},

@@ -16,8 +16,10 @@ struct StepTensor {
   float* param;
   const float* grad;
   float* momentum;
-  float* second_moment;  ///< or null
-  float* direction;      ///< of a matrix, else null: m + blend (g - m), then D / `scale`
+  float* second_moment;             ///< or null
+  uint16_t* compact_second_moment;  ///< or null: bfloat16 in its place
+  uint32_t rounding_seed;           ///< of that
+  float* direction;                 ///< of a matrix, else null: m + blend (g - m), then D / `scale`
   uint16_t* update;      ///< or null: what the step before took off, then this one; bfloat16
   float momentum_decay;  ///< b1
   float second_decay;    ///< b2
@@ -79,7 +81,8 @@ struct TensorStepParams {
 /// The pieces from begin to end; without scratch memory.
 using TensorStepSlice = Slice<TensorStepParams>;
 
-// update_moments: m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, with the sums of the pieces.
+// update_moments: m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, with the sums of the pieces;
+// v in bfloat16 is rounded at random, as ops::round_at_random does.
 //
 // blend_directions: direction <- m + blend (g - m), what is orthogonalised then; of matrices.
 //

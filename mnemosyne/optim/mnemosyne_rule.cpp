@@ -12,6 +12,7 @@
 
 #include "mnemosyne/core/choices.h"
 #include "mnemosyne/core/fields.h"
+#include "mnemosyne/core/random.h"
 #include "mnemosyne/optim/deferred_count.h"
 #include "mnemosyne/optim/step_features.h"
 #include "mnemosyne/optim/step_guard.h"
@@ -20,9 +21,10 @@
 namespace mnemosyne::optim {
 namespace {
 
-enum Slot : size_t { kSignals = 3, kMemory = 4 };
+enum Slot : size_t { kSecondMoment = 2, kSignals = 3, kMemory = 4 };
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
+constexpr uint64_t kRoundingSeed = 0x7365636f6e64;
 
 /// Numbers of several networks, one after the other.
 at::Tensor joined(const std::vector<at::Tensor>& parts) {
@@ -37,6 +39,8 @@ MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options)
                "step_bound in [0, 3]", options.step_bound);
   check_option(options.mixture_bound >= 0.0 && options.mixture_bound <= 1.0, "mnemosyne",
                "mixture_bound in [0, 1]", options.mixture_bound);
+  one_of("mnemosyne", options.second_moment, std::vector<std::string>{"float32", kBFloat16},
+         "second_moment");
   const auto outputs = static_cast<int64_t>(step_output_names().size());
   const auto features = static_cast<int64_t>(step_feature_names(options.alignment).size());
   controller_ = at::zeros({outputs, features}, at::kFloat);
@@ -48,6 +52,20 @@ MnemosyneRule::MnemosyneRule(MnemosyneRuleOptions options)
 std::optional<size_t> MnemosyneRule::previous_update() const {
   if (!options_.learned || !options_.alignment) return std::nullopt;
   return has_memory() ? kMemory + 1 : kSignals + 1;
+}
+
+void MnemosyneRule::complete(StepList::Inputs& inputs) const {
+  inputs.chunk_size = chunk_size();
+  inputs.previous_update = previous_update();
+  if (!has_compact_second_moment()) return;
+  for (size_t i = 0; i < inputs.params.size(); ++i) {
+    // By step and shape, not by place: the order of a list, and who is in it, change nothing.
+    uint64_t seed = mix_seeds(kRoundingSeed, static_cast<uint64_t>(step_count(inputs.state[i])));
+    for (const int64_t size : inputs.params[i].sizes()) {
+      seed = mix_seeds(seed, static_cast<uint64_t>(size));
+    }
+    inputs.base[i].rounding_seed = static_cast<uint32_t>(seed);
+  }
 }
 
 /// Of a list whose steps have been counted.
@@ -71,6 +89,7 @@ StateLayout MnemosyneRule::state_layout(const at::Tensor& param) const {
   StateLayout layout{step_entry(), entry_like("momentum", param),
                      entry_like("second_moment", param),
                      float_entry("signals", {num_signals(options_.alignment)})};
+  if (has_compact_second_moment()) layout[kSecondMoment].dtype = at::kBFloat16;
   if (has_memory()) {
     layout.push_back(
         float_entry("memory", {attention_->meta_tokens(param.numel()) * attention_->state_size()}));
@@ -199,8 +218,7 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
   if (!options_.learned) return base_.do_update(grads, state, params, options);
   if (params.empty()) return {.updates = {}, .state = state};
   StepList::Inputs inputs = base_.inputs(grads, state, params, options);
-  inputs.chunk_size = chunk_size();
-  inputs.previous_update = previous_update();
+  complete(inputs);
   StepList list(StepList::Form::kPure, std::move(inputs));
   const ops::StepCorrection correction =
       correct(list, {{.rule = this,
@@ -214,13 +232,12 @@ UpdateResult MnemosyneRule::do_update(at::TensorList grads, const State& state,
 void MnemosyneRule::step_joined_(const std::vector<MemberStep>& members) const {
   const at::NoGradGuard no_grad;
   StepList::Inputs all;
-  all.chunk_size = chunk_size();
-  all.previous_update = previous_update();
   for (const MemberStep& member : members) {
     static_cast<const MnemosyneRule*>(member.rule)
         ->base_.join(member.grads, *member.state, member.params, member.options, member.shrink,
                      all);
   }
+  complete(all);
   StepList list(StepList::Form::kInPlace, std::move(all));
   std::vector<Network> networks;
   size_t first = 0;
@@ -250,6 +267,7 @@ bool MnemosyneRule::steps_with(const UpdateRule& other) const {
          rule->options_.step_bound == options_.step_bound &&
          rule->options_.mixture_bound == options_.mixture_bound &&
          rule->options_.guard == options_.guard && rule->options_.alignment == options_.alignment &&
+         rule->options_.second_moment == options_.second_moment &&
          rule->options_.attention == options_.attention;
 }
 
@@ -289,6 +307,7 @@ void bind(Fields& visit, MnemosyneRuleOptions& options) {
   visit.later("guard", options.guard);
   bind(visit, options.attention);
   visit.later("alignment", options.alignment);
+  visit.later("second_moment", options.second_moment);
 }
 
 std::string MnemosyneRule::options_json() const { return write_options(options_); }

@@ -20,6 +20,8 @@ struct MnemosyneRuleOptions {
   bool guard = true;            ///< Damps what is decided where gradients run away (step_guard.h).
   StepAttentionOptions attention = {};  ///< Beside the controller: over space and time.
   bool alignment = false;  ///< Whether it sees gradients beside the update of the step before.
+  /// Of the state: "bfloat16" is rounded at random, "float32" is float64 for float64 parameters.
+  std::string second_moment = "float32";
 };
 
 /// The default Mnemosyne: the base rule (orthogonal.h) with a bounded learned correction.
@@ -65,8 +67,8 @@ struct MnemosyneRuleOptions {
 /// With W = 0 (and zero heads) every correction vanishes and the rule is the base rule. Nothing
 /// depends on names of layers, nor, as long as gradients are large against eps, on the scale of the
 /// loss. State: 8 bytes a parameter and 5 numbers a tensor (4 bytes for matrices with `learned =
-/// false`); with alignment 2 bytes and 5 numbers more; with attention 500 bytes more for every
-/// 8,192 parameters, and for the list.
+/// false`); with a second moment in bfloat16 6 bytes; with alignment 2 bytes and 5 numbers more;
+/// with attention 500 bytes more for every 8,192 parameters, and for the list.
 ///
 /// Encoder and associative memories are the method's (arXiv 2302.01128); base, controller, bounds
 /// and chunk statistics as tokens are ours.
@@ -116,6 +118,9 @@ class MnemosyneRule : public UpdateRule {
   std::optional<size_t> previous_update() const;
   std::vector<TensorFacts> facts_of(const State& state, at::TensorList params,
                                     const StepOptions& options) const;
+  bool has_compact_second_moment() const { return options_.second_moment == kBFloat16; }
+  /// Adds what this rule asks of a list beside the base rule, before its step has been counted.
+  void complete(StepList::Inputs& inputs) const;
   int64_t chunk_size() const { return attention_ ? options_.attention.chunk_size : 0; }
 
   /// Advances the signals of a list; the features of its tensors.
@@ -135,6 +140,8 @@ class MnemosyneRule : public UpdateRule {
                                                       at::TensorList params,
                                                       at::Device device) const;
   void step_joined_(const std::vector<MemberStep>& members) const;
+
+  static constexpr char kBFloat16[] = "bfloat16";
 
   MnemosyneRuleOptions options_;
   OrthogonalRule base_;

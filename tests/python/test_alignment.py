@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
-from attending import aligned
+from attending import ALIGNED, aligned
 from optimizers import assert_identical, make_model, train, values
 from torch import nn
 
 from mnemosyne import _C
 from mnemosyne.optim import RuleOptimizer
+
+COMPACT = '{"alignment": true, "second_moment": "bfloat16"}'
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -28,12 +30,13 @@ def test_it_has_the_shape_of_the_parameter_and_is_what_was_taken_off(dtype):
 
 
 @pytest.mark.parametrize("through", ["file", "deepcopy"])
-def test_a_run_resumes_bit_for_bit(through, tmp_path):
+@pytest.mark.parametrize("options", [ALIGNED, COMPACT])
+def test_a_run_resumes_bit_for_bit(options, through, tmp_path):
     model = make_model()
-    optimizer = aligned(model.parameters(), num_steps=12)
+    optimizer = aligned(model.parameters(), options, num_steps=12)
     train(model, optimizer, 0, 6)
     resumed = copy.deepcopy(model)
-    other = aligned(resumed.parameters(), num_steps=12)
+    other = aligned(resumed.parameters(), options, num_steps=12)
     state = optimizer.state_dict()
     if through == "file":
         torch.save(state, tmp_path / "state.pt")
@@ -71,3 +74,4 @@ def test_it_costs_two_bytes_a_parameter():
 
     assert bytes_per_parameter("{}") < 8.01
     assert 10 <= bytes_per_parameter('{"alignment": true}') < 10.01
+    assert bytes_per_parameter('{"alignment": true, "second_moment": "bfloat16"}') < 8.01

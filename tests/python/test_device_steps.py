@@ -86,7 +86,11 @@ def test_the_base_rule_and_that_without_orthogonalisation_read_nothing(orthogona
         optimizer.step()
 
 
-@pytest.mark.parametrize("make", [attending, aligned])
+def compact(params, **options):
+    return aligned(params, '{"alignment": true, "second_moment": "bfloat16"}', **options)
+
+
+@pytest.mark.parametrize("make", [attending, aligned, compact])
 def test_attention_and_alignment_read_nothing(make):
     params = parameters()
     optimizer = make(params, num_steps=100)
@@ -125,6 +129,7 @@ def test_a_step_over_vit_tiny_takes_at_most_300_operations():
 
 def test_with_alignment_a_step_over_vit_tiny_takes_at_most_350_operations():
     assert count_of_a_step_over_vit_tiny(aligned) <= 350
+    assert count_of_a_step_over_vit_tiny(compact) <= 380
 
 
 def test_with_attention_a_step_over_vit_tiny_takes_at_most_620_operations():

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "mnemosyne/kernels/cpu/bfloat16.h"
+
 namespace mnemosyne::kernels::CPU_CAPABILITY {
 namespace {
 
@@ -64,16 +66,6 @@ struct Lanes {
 // As an integer, which orders them; vectors have its maximum. From that of infinity on not finite.
 inline int32_t magnitude_bits(float x) { return __builtin_bit_cast(int32_t, x) & 0x7FFFFFFF; }
 constexpr int32_t kInfinityBits = 0x7F800000;
-
-inline float from_bfloat16(uint16_t x) {
-  return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16);
-}
-
-// To nearest, ties to even; of what is no NaN.
-inline uint16_t to_bfloat16(float x) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
 
 inline float softsign(float x) { return x / (1.0f + std::fabs(x)); }
 
@@ -256,6 +248,73 @@ void apply_piece(const Application& p, bool corrected) {
   return direction ? apply<true, false, kKept>(p) : apply<false, false, kKept>(p);
 }
 
+void apply_piece(const Application& p, bool corrected) {
+  if (p.update != nullptr) {
+    apply_piece<true>(p, corrected);
+  } else {
+    apply_piece<false>(p, corrected);
+  }
+}
+
+void advance(const Moments& p) {
+  if (p.sums != nullptr) {
+    moments_with_sums(p);
+  } else if (p.second_moment != nullptr) {
+    moments_without_sums<true>(p);
+  } else {
+    moments_without_sums<false>(p);
+  }
+}
+
+// Blocks of bfloat16 that are unpacked at a time, for the arithmetic of float to go over.
+constexpr int64_t kBlock = 1024;
+
+// A piece of a tensor whose second moment is bfloat16.
+void advance_compact(const Moments& p, const StepTensor& x, int64_t begin) {
+  PieceSums sums = {};
+  float values[kBlock];
+  for (int64_t at = 0; at < p.size; at += kBlock) {
+    PieceSums own;
+    Moments block = p;
+    block.size = p.size - at < kBlock ? p.size - at : kBlock;
+    block.grad += at;
+    block.param = from(p.param, at);
+    block.momentum += at;
+    block.second_moment = values;
+    block.sums = p.sums != nullptr ? &own : nullptr;
+    uint16_t* packed = x.compact_second_moment + begin + at;
+    unpack(packed, block.size, values);
+    advance(block);
+    pack_at_random(values, block.size, begin + at, x.rounding_seed, packed);
+    if (p.sums == nullptr) continue;
+    sums.grad_dot_momentum += own.grad_dot_momentum;
+    sums.grad_squared += own.grad_squared;
+    sums.old_squared += own.old_squared;
+    sums.new_squared += own.new_squared;
+    sums.param_squared += own.param_squared;
+    sums.second_moment += own.second_moment;
+    sums.zeros += own.zeros;
+  }
+  if (p.sums != nullptr) *p.sums = sums;
+}
+
+// Likewise on its way through `apply_directions`.
+void apply_compact(const Application& p, const StepTensor& x, int64_t begin) {
+  float values[kBlock];
+  for (int64_t at = 0; at < p.size; at += kBlock) {
+    Application block = p;
+    block.size = p.size - at < kBlock ? p.size - at : kBlock;
+    block.param += at;
+    block.grad += at;
+    block.momentum += at;
+    block.second_moment = values;
+    block.direction = from(p.direction, at);
+    block.update = from(p.update, at);
+    unpack(x.compact_second_moment + begin + at, block.size, values);
+    apply_piece(block, x.corrected);
+  }
+}
+
 }  // namespace
 
 void update_moments(const TensorStepSlice& slice) {
@@ -273,12 +332,10 @@ void update_moments(const TensorStepSlice& slice) {
                     .second_decay = x.second_decay,
                     .sums = from(problem.sums, k)};
     if (problem.alignment != nullptr) problem.alignment[k] = alignment_sums(p);
-    if (p.sums != nullptr) {
-      moments_with_sums(p);
-    } else if (p.second_moment != nullptr) {
-      moments_without_sums<true>(p);
+    if (x.compact_second_moment != nullptr) {
+      advance_compact(p, x, piece.begin);
     } else {
-      moments_without_sums<false>(p);
+      advance(p);
     }
   }
 }
@@ -318,10 +375,10 @@ void apply_directions(const TensorStepSlice& slice) {
                   .readouts = {},
                   .skipped = problem.skipped + k};
     for (int c = 0; c < kNumReadouts; ++c) p.readouts[c] = chunk.readouts[c];
-    if (p.update != nullptr) {
-      apply_piece<true>(p, x.corrected);
+    if (x.compact_second_moment != nullptr) {
+      apply_compact(p, x, piece.begin);
     } else {
-      apply_piece<false>(p, x.corrected);
+      apply_piece(p, x.corrected);
     }
   }
 }

@@ -6,7 +6,7 @@
 namespace mnemosyne::ops {
 namespace {
 
-void check_tensor(const TensorStep& step, size_t i, bool with_sums) {
+void check_tensor(const TensorStep& step, size_t i, bool with_sums, bool compact) {
   const at::Tensor &param = step.params[i], &momentum = step.momenta[i];
   const at::Tensor second_moment = step.second_moment(i);
   TORCH_CHECK(param.device() == step.params[0].device() && step.grads[i].sizes() == param.sizes() &&
@@ -14,11 +14,13 @@ void check_tensor(const TensorStep& step, size_t i, bool with_sums) {
               "[tensor_step] expected parameters and gradients of the same shapes on ",
               step.params[0].device(), ", got ", param.sizes(), " on ", param.device(), " and ",
               step.grads[i].sizes(), " on ", step.grads[i].device());
-  const auto is_state = [&](const at::Tensor& x) {
+  const auto is_state = [&](const at::Tensor& x, at::ScalarType dtype) {
     return x.sizes() == param.sizes() && x.device() == param.device() && x.is_contiguous() &&
-           x.scalar_type() == step_dtype(param);
+           x.scalar_type() == dtype;
   };
-  TORCH_CHECK(is_state(momentum) && (!second_moment.defined() || is_state(second_moment)),
+  const at::ScalarType of_second = compact ? at::kBFloat16 : step_dtype(param);
+  TORCH_CHECK(is_state(momentum, step_dtype(param)) &&
+                  (!second_moment.defined() || is_state(second_moment, of_second)),
               "[tensor_step] expected contiguous moments of ", step_dtype(param), " ",
               param.sizes(), " on ", param.device(), ", got ", momentum.scalar_type(), " ",
               momentum.sizes(), " on ", momentum.device());
@@ -84,6 +86,11 @@ at::ScalarType step_dtype(const at::Tensor& param) {
 
 bool has_previous_updates(const TensorStep& step) { return !step.previous_updates.empty(); }
 
+bool has_compact_second_moments(const TensorStep& step) {
+  return std::any_of(step.second_moments.begin(), step.second_moments.end(),
+                     [](const auto& v) { return v.defined() && v.scalar_type() == at::kBFloat16; });
+}
+
 bool is_matrix(const TensorStep& step, size_t i) {
   return step.rows[i] > 0 && step.params[i].numel() > 0;
 }
@@ -110,7 +117,8 @@ void check_step(const TensorStep& step, bool with_sums) {
                 "[tensor_step] expected a floating-point number as scale, got ",
                 scale.scalar_type(), " ", scale.sizes());
   }
-  for (size_t i = 0; i < size; ++i) check_tensor(step, i, with_sums);
+  const bool compact = has_compact_second_moments(step);
+  for (size_t i = 0; i < size; ++i) check_tensor(step, i, with_sums, compact);
 }
 
 StepCorrection checked_correction(const TensorStep& step, const StepCorrection* correction) {

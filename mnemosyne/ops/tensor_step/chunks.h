@@ -25,6 +25,9 @@ at::ScalarType step_dtype(const at::Tensor& param);
 /// Whether the list remembers what the step before took off its parameters.
 bool has_previous_updates(const TensorStep& step);
 
+/// Whether the second moments are bfloat16.
+bool has_compact_second_moments(const TensorStep& step);
+
 /// Whether a matrix' own direction is orthogonalised: an empty one has none.
 bool is_matrix(const TensorStep& step, size_t i);
 

@@ -56,6 +56,10 @@ at::Tensor dense(const at::Tensor& tensor) {
   return tensor.detach().to(at::kFloat).contiguous();
 }
 
+uint16_t* bits_of(const at::Tensor& x) {
+  return reinterpret_cast<uint16_t*>(x.mutable_data_ptr<at::BFloat16>());
+}
+
 /// The tensors of a list as the kernels take them.
 struct Tensors {
   std::vector<at::Tensor> params;  // stand-ins where they are not contiguous float32
@@ -69,11 +73,13 @@ struct Tensors {
       kernels::StepTensor& x = all.emplace_back();
       x.grad = step.grads[i].const_data_ptr<float>();
       x.momentum = step.momenta[i].mutable_data_ptr<float>();
-      x.second_moment = v.defined() ? v.mutable_data_ptr<float>() : nullptr;
-      if (has_previous_updates(step)) {
-        x.update =
-            reinterpret_cast<uint16_t*>(step.previous_updates[i].mutable_data_ptr<at::BFloat16>());
+      if (v.defined() && v.scalar_type() == at::kBFloat16) {
+        x.compact_second_moment = bits_of(v);
+        x.rounding_seed = base.rounding_seed;
+      } else {
+        x.second_moment = v.defined() ? v.mutable_data_ptr<float>() : nullptr;
       }
+      x.update = has_previous_updates(step) ? bits_of(step.previous_updates[i]) : nullptr;
       x.momentum_decay = static_cast<float>(base.momentum_decay);
       x.second_decay = static_cast<float>(base.second_decay);
       x.momentum_correction = static_cast<float>(base.momentum_correction);
@@ -205,7 +211,7 @@ void take_plain_direction(const TensorStep& step, size_t i, kernels::StepTensor&
   x.scale = 1.0f;
   if (!is_matrix(step, i)) return;
   x.scale = static_cast<float>(kDirectionRms);
-  if (x.second_moment != nullptr) {
+  if (x.second_moment != nullptr || x.compact_second_moment != nullptr) {
     x.direction = nullptr;
     return;
   }

@@ -4,6 +4,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -64,6 +65,22 @@ StepSums unpacked(const at::Tensor& sums, const at::Tensor& sizes) {
   return result;
 }
 
+/// Second moments in pages as numbers that bfloat16 has.
+at::Tensor compact(const at::Tensor& v, const TensorStep& step, const Pages& pages,
+                   const ChunkMap& map) {
+  std::vector<int64_t> numbers;  // where its tensor begins and the seed, of every chunk
+  for (const StepChunk& chunk : step_chunks(step)) {
+    numbers.push_back(pages.begins_of_tensors()[chunk.tensor]);
+  }
+  for (const StepChunk& chunk : step_chunks(step)) {
+    numbers.push_back(int64_t{step.base[chunk.tensor].rounding_seed});
+  }
+  const std::vector<at::Tensor> rows =
+      map.rows(on_device(numbers, {2, map.chunks()}, pages.device()), at::kLong);
+  const at::Tensor places = at::arange(v.numel(), v.options().dtype(at::kLong)).view(v.sizes());
+  return round_at_random(v.to(at::kFloat), rounding_bits(places - rows[0], rows[1]));
+}
+
 StepSums advance(TensorStep& step, bool with_sums) {
   const Pages pages(step);
   const ChunkMap map(step, pages);
@@ -84,7 +101,8 @@ StepSums advance(TensorStep& step, bool with_sums) {
       map.rows(raw_view(table, {2, table.size(1)}), pages.dtype());
   const at::Tensor m = at::lerp(old_m, g, shares[0]);
   const at::Tensor v = at::lerp(old_v, g.square(), shares[1]);
-  pages.store({{m, &step.momenta}, {v, &step.second_moments}});
+  const at::Tensor stored = has_compact_second_moments(step) ? compact(v, step, pages, map) : v;
+  pages.store({{m, &step.momenta}, {stored, &step.second_moments}});
   if (!with_sums) return {};
   const at::Tensor old = raw_view(data, {summed, data.size(1), data.size(2)});
   return unpacked(map.chunk_sums(row_sums(old, m, v)), raw_unbind(table)[2]);

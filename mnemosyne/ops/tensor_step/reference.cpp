@@ -1,7 +1,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
@@ -52,19 +54,20 @@ std::vector<Part> parts_of(const TensorStep& step) {
   for (size_t i = 0; i < step.size(); ++i) {
     const at::Tensor& param = step.params[i];
     const bool whole = step.chunk_size == 0 || param.numel() == 0;
-    parts.push_back({.g = step.grads[i].detach().to(step_dtype(param)),
-                     .p = param.detach().to(step_dtype(param)),
-                     .m = step.momenta[i],
-                     .v = step.second_moment(i),
-                     .u = has_previous_updates(step)
-                              ? step.previous_updates[i].to(step_dtype(param))
-                              : at::Tensor(),
-                     .base = step.base[i],
-                     .rows = step.rows[i],
-                     .matrix = is_matrix(step, i),
-                     .first = first,
-                     .count = counts[i],
-                     .length = whole ? param.numel() : step.chunk_size});
+    parts.push_back(
+        {.g = step.grads[i].detach().to(step_dtype(param)),
+         .p = param.detach().to(step_dtype(param)),
+         .m = step.momenta[i],
+         .v = step.second_moment(i).defined() ? step.second_moment(i).to(step_dtype(param))
+                                              : at::Tensor(),
+         .u = has_previous_updates(step) ? step.previous_updates[i].to(step_dtype(param))
+                                         : at::Tensor(),
+         .base = step.base[i],
+         .rows = step.rows[i],
+         .matrix = is_matrix(step, i),
+         .first = first,
+         .count = counts[i],
+         .length = whole ? param.numel() : step.chunk_size});
     first += counts[i];
   }
   return parts;
@@ -151,6 +154,13 @@ void repair_(const at::Tensor& moment, const at::Tensor& broken) {
   moment.copy_(at::where(broken.logical_and(at::isfinite(moment).logical_not()), 0.0, moment));
 }
 
+/// The same of a tensor's moments in the list and in its part.
+void repair_moments_(const TensorStep& step, size_t i, const Part& part, const at::Tensor& broken) {
+  repair_(part.m, broken);
+  repair_(part.v, broken);
+  if (part.v.defined()) step.second_moment(i).copy_(part.v);  // where it is bfloat16
+}
+
 /// What a tensor moves along where its own direction is not finite.
 at::Tensor plain_direction(const Part& part) {
   if (!part.matrix) return part.adam();
@@ -180,8 +190,7 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
   const at::Tensor own = own_direction(step, i, part, correction);
   if (part.matrix) sound = sound.logical_and(at::isfinite(own).all());
   const at::Tensor direction = corrected_direction(part, own, sums, correction);
-  repair_(part.m, sound.logical_not());
-  repair_(part.v, sound.logical_not());
+  repair_moments_(step, i, part, sound.logical_not());
   at::Tensor factor = correction.step, decay = correction.decay;
   if (factor.defined()) factor = at::where(decided, factor, 1.0);
   if (decay.defined()) decay = at::where(decided, decay, 0.0);
@@ -195,9 +204,15 @@ at::Tensor move_(const TensorStep& step, size_t i, const Part& part, const StepS
   }
   const at::Tensor stayed = stays.logical_and(at::isfinite(part.p)).any();
   step.params[i].copy_(at::where(stays, part.p, next));
-  repair_(part.m, stayed);
-  repair_(part.v, stayed);
+  repair_moments_(step, i, part, stayed);
   return sound.logical_not().logical_or(stayed);
+}
+
+/// A second moment as bfloat16.
+at::Tensor compact(const at::Tensor& v, const StepBase& base) {
+  const at::Tensor index = at::arange(v.numel(), v.options().dtype(at::kLong)).view(v.sizes());
+  const at::Tensor seed = at::full({}, int64_t{base.rounding_seed}, index.options());
+  return round_at_random(v.to(at::kFloat), rounding_bits(index, seed)).to(at::kBFloat16);
 }
 
 }  // namespace
@@ -213,7 +228,7 @@ StepSums advance_moments_reference(TensorStep& step, bool with_sums) {
     step.momenta[i] = m;
     if (!part.v.defined()) continue;
     const at::Tensor v = b2 * part.v + (1.0 - b2) * part.g * part.g;
-    step.second_moments[i] = v;
+    step.second_moments[i] = has_compact_second_moments(step) ? compact(v, part.base) : v;
     if (!with_sums) continue;
     std::vector<at::Tensor> all{part.g * part.m, part.g.square(), part.m.square(),
                                 m.square(),      part.p.square(), v,

@@ -23,9 +23,10 @@ struct StepBase {
   double momentum_correction = 1.0;  ///< 1 / (1 - b1^t)
   double second_correction = 1.0;    ///< 1 / (1 - b2^t)
   double eps = 1e-8;
-  double step = 0.0;    ///< step size
-  double decay = 0.0;   ///< p shrinks by this fraction
-  double blend = 0.05;  ///< weight of g in the orthogonalised m + blend (g - m)
+  double step = 0.0;           ///< step size
+  double decay = 0.0;          ///< p shrinks by this fraction
+  double blend = 0.05;         ///< weight of g in the orthogonalised m + blend (g - m)
+  uint32_t rounding_seed = 0;  ///< of a second moment in bfloat16 (`round_at_random`)
 };
 
 /// A list of T tensors in one step, all on one device.
@@ -37,6 +38,8 @@ struct StepBase {
 struct TensorStep {
   std::vector<at::Tensor> params, grads, momenta;
   /// Of a matrix it may be undefined or empty where no correction asks for it; likewise the list.
+  /// All of them may be bfloat16, which is then rounded at random (`round_at_random`): to nearest a
+  /// share of (1 - b2) of a number vanishes in it, and v stops far below the mean of g^2.
   std::vector<at::Tensor> second_moments;
   /// What the step before took off each parameter, bfloat16 (round to nearest even): u of
   /// `directions_reference` without any decay, zero where a coordinate stayed. No list: nobody
@@ -68,7 +71,7 @@ struct StepSums {
   at::Tensor old_squared;          ///< |m|^2 before the step
   at::Tensor new_squared;          ///< |m|^2 after it
   at::Tensor param_squared;        ///< |p|^2
-  at::Tensor second_moment;        ///< sum of v after it
+  at::Tensor second_moment;        ///< sum of v after it, before any rounding to bfloat16
   at::Tensor zeros;                ///< number of coordinates with g = 0
   at::Tensor grad_dot_update;      ///< <g, u>
   at::Tensor momentum_dot_update;  ///< <m, u> with m before the step
@@ -114,6 +117,17 @@ StepCorrection changed(const StepCorrection& correction, const Change& change) {
   for (const auto member : kStepCorrections) result.*member = change(correction.*member);
   return result;
 }
+
+/// Random bits of a coordinate: of its logical index i (modulo 2^32), and of a seed.
+///
+///     x = 0x9E3779B9 i ^ seed     x ^= x >> 16     x *= 0x7FEB352D     x ^= x >> 15
+///     x *= 0x846CA68B             x ^= x >> 16     the lower 16 bits
+///
+/// (the mixing steps are those of lowbias32, C. Wellons, 2018). `index` and `seed` are int64.
+at::Tensor rounding_bits(const at::Tensor& index, const at::Tensor& seed);
+
+/// float32 -> float32 that bfloat16 has: up or down so that the mean is x, by 16 random bits.
+at::Tensor round_at_random(const at::Tensor& x, const at::Tensor& bits);
 
 /// Advances the moments: the new ones take their places in the struct, nothing is written to. With
 /// `with_sums` every tensor needs a second moment.
