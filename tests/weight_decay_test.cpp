@@ -27,7 +27,9 @@ double first_step_size(const std::string& rule, double lr, const at::Tensor& par
   if (rule == "lstm") return lr * 0.01;
   if (rule == "lstm-rnnprop") return lr * 0.1;
   // Warm-up of ten steps, and the largest boost.
-  if (rule == "orthogonal" || rule == "mnemosyne") return lr * 1e-2 * 0.1 * 2.5;
+  if (rule == "orthogonal" || rule == "mnemosyne" || rule == "mnemosyne-tensor") {
+    return lr * 1e-2 * 0.1 * 2.5;
+  }
   if (rule == "normuon") return param.dim() >= 2 ? lr : lr * 0.015;
   if (rule == "amuse") return lr / 50;  // warm-up
   if (rule == "mnemosyne-coordinate") {
