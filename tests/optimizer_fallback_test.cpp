@@ -86,7 +86,8 @@ TEST_P(EveryGuardedRule, WritesNothingThatIsNotFiniteAndRecovers) {
 INSTANTIATE_TEST_SUITE_P(
     All, EveryGuardedRule,
     ::testing::Combine(::testing::Values("mnemosyne", "orthogonal", "muon", "lstm", "lstm-rnnprop",
-                                         "mnemosyne-coordinate", "mnemosyne-tensor"),
+                                         "mnemosyne-coordinate", "mnemosyne-tensor",
+                                         "mnemosyne-super"),
                        ::testing::Values(at::kFloat, at::kDouble)),
     [](const auto& info) {
       std::string name = std::get<0>(info.param) + "_" + at::toString(std::get<1>(info.param));

@@ -74,6 +74,7 @@ class OrthogonalRule : public UpdateRule {
  private:
   // Whose `learned = false` this is.
   friend class MnemosyneRule;
+  friend class SuperRule;
   friend class TensorwiseRule;
 
   int64_t rows(const at::Tensor& param) const;

@@ -16,6 +16,7 @@
 #include "mnemosyne/optim/orthogonal.h"
 #include "mnemosyne/optim/schedule_free.h"
 #include "mnemosyne/optim/sgd.h"
+#include "mnemosyne/optim/super.h"
 #include "mnemosyne/optim/tensorwise.h"
 
 namespace mnemosyne::optim {
@@ -34,6 +35,7 @@ const RuleRegistry& registry() {
                                                    {"lstm-rnnprop", make_lstm_rnnprop},
                                                    {"mnemosyne", make_mnemosyne_rule},
                                                    {"mnemosyne-coordinate", make_coordinate_rule},
+                                                   {"mnemosyne-super", make_super_rule},
                                                    {"mnemosyne-tensor", make_tensorwise_rule},
                                                    {"muon", make_muon},
                                                    {"normuon", make_normuon},

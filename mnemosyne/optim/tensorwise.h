@@ -82,6 +82,7 @@ class TensorwiseRule : public UpdateRule {
   bool steps_with_factors() const override { return true; }
 
  private:
+  friend class SuperRule;
 
   struct Flat;
 
