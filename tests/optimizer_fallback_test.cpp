@@ -83,17 +83,17 @@ TEST_P(EveryGuardedRule, WritesNothingThatIsNotFiniteAndRecovers) {
   EXPECT_TRUE(finite(all.params[0]));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryGuardedRule,
-                         ::testing::Combine(::testing::Values("mnemosyne", "orthogonal", "muon",
-                                                              "lstm", "lstm-rnnprop",
-                                                              "mnemosyne-coordinate"),
-                                            ::testing::Values(at::kFloat, at::kDouble)),
-                         [](const auto& info) {
-                           std::string name = std::get<0>(info.param) + "_" +
-                                              at::toString(std::get<1>(info.param));
-                           for (char& c : name) c = c == '-' ? '_' : c;
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, EveryGuardedRule,
+    ::testing::Combine(::testing::Values("mnemosyne", "orthogonal", "muon", "lstm", "lstm-rnnprop",
+                                         "mnemosyne-coordinate", "mnemosyne-tensor",
+                                         "mnemosyne-super"),
+                       ::testing::Values(at::kFloat, at::kDouble)),
+    [](const auto& info) {
+      std::string name = std::get<0>(info.param) + "_" + at::toString(std::get<1>(info.param));
+      for (char& c : name) c = c == '-' ? '_' : c;
+      return name;
+    });
 
 /// The step of the base rule's first step, and Adam's direction after one step: g / (|g| + eps).
 double first_step_size() { return base_step_size({}, {}, 1); }

@@ -137,7 +137,8 @@ TEST(Orthogonal, OffForAGroupLeavesEntriesWithoutAGradientWhereTheyAre) {
 }
 
 TEST(Orthogonal, OffIsAdamsDirectionWithTheBaseRulesSteps) {
-  for (const std::string name : {"mnemosyne", "orthogonal", "mnemosyne-coordinate"}) {
+  for (const std::string name :
+       {"mnemosyne", "orthogonal", "mnemosyne-coordinate", "mnemosyne-tensor", "mnemosyne-super"}) {
     std::vector<at::Tensor> params{leaf({6, 5})};
     const std::vector<at::Tensor> expected{params[0].detach().clone()};
     RuleOptimizer optimizer(params, make_rule(name), RuleOptions().orthogonal(false));

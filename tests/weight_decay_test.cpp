@@ -27,7 +27,8 @@ double first_step_size(const std::string& rule, double lr, const at::Tensor& par
   if (rule == "lstm") return lr * 0.01;
   if (rule == "lstm-rnnprop") return lr * 0.1;
   // Warm-up of ten steps, and the largest boost.
-  if (rule == "orthogonal" || rule == "mnemosyne" || rule == "mnemosyne-compact") {
+  if (rule == "orthogonal" || rule == "mnemosyne" || rule == "mnemosyne-compact" ||
+      rule == "mnemosyne-tensor" || rule == "mnemosyne-super") {
     return lr * 1e-2 * 0.1 * 2.5;
   }
   if (rule == "normuon") return param.dim() >= 2 ? lr : lr * 0.015;

@@ -72,7 +72,10 @@ class OrthogonalRule : public UpdateRule {
   bool steps_with_factors() const override { return true; }
 
  private:
-  friend class MnemosyneRule;  // whose `learned = false` this is
+  // Whose `learned = false` this is.
+  friend class MnemosyneRule;
+  friend class SuperRule;
+  friend class TensorwiseRule;
 
   int64_t rows(const at::Tensor& param) const;
   /// A list for `do_update`, without weight decay.

@@ -17,6 +17,8 @@
 #include "mnemosyne/optim/orthogonal.h"
 #include "mnemosyne/optim/schedule_free.h"
 #include "mnemosyne/optim/sgd.h"
+#include "mnemosyne/optim/super.h"
+#include "mnemosyne/optim/tensorwise.h"
 
 namespace mnemosyne::optim {
 namespace {
@@ -35,6 +37,8 @@ const RuleRegistry& registry() {
                                                    {"mnemosyne", make_mnemosyne_rule},
                                                    {"mnemosyne-compact", make_compact_rule},
                                                    {"mnemosyne-coordinate", make_coordinate_rule},
+                                                   {"mnemosyne-super", make_super_rule},
+                                                   {"mnemosyne-tensor", make_tensorwise_rule},
                                                    {"muon", make_muon},
                                                    {"normuon", make_normuon},
                                                    {"orthogonal", make_orthogonal_rule},

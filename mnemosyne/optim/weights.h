@@ -29,8 +29,9 @@ void save_rule(const std::string& path, const UpdateRule& rule,
                const std::map<std::string, std::string>& metadata = {});
 
 /// The rule `name` with the weights that are part of the library: "mnemosyne",
-/// "mnemosyne-coordinate", "lstm", "lstm-rnnprop"; "mnemosyne-attention" is "mnemosyne" with
-/// attention. InputError where there are none of that name.
+/// "mnemosyne-coordinate", "mnemosyne-tensor", "mnemosyne-super", "lstm", "lstm-rnnprop";
+/// "mnemosyne-attention" is "mnemosyne" with attention. InputError where there are none of that
+/// name.
 std::shared_ptr<UpdateRule> default_rule(const std::string& name);
 
 /// The names that `default_rule` knows.

@@ -41,10 +41,8 @@ def parameters(dtype=torch.float32):
 
 def optimizer_of(name, params, **options):
     rule = _C.make_rule(name)
-    trained = {"mnemosyne", "mnemosyne-coordinate", "lstm", "lstm-rnnprop"}
-    return mnemosyne.optim.RuleOptimizer(
-        params, _C.default_rule(name) if name in trained else rule, **options
-    )
+    trained = _C.default_rule(name) if rule.weights() else rule
+    return mnemosyne.optim.RuleOptimizer(params, trained, **options)
 
 
 @pytest.mark.parametrize("name", _C.rule_names())

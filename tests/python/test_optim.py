@@ -25,7 +25,15 @@ def attention(params, **options):
     return Mnemosyne(params, variant="attention", **options)
 
 
-OPTIMIZERS = [Mnemosyne, base_rule, attention, coordinate, LSTM]
+def tensor(params, **options):
+    return Mnemosyne(params, variant="tensor", **options)
+
+
+def both(params, **options):
+    return Mnemosyne(params, variant="super", **options)
+
+
+OPTIMIZERS = [Mnemosyne, base_rule, attention, coordinate, tensor, both, LSTM]
 make_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
 
 

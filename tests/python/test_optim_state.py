@@ -12,7 +12,8 @@ from torch import nn
 from mnemosyne import _C
 from mnemosyne.optim import Mnemosyne, RuleOptimizer
 
-WITH_SIZES = ["adafactor", "lstm-rnnprop"]  # rules whose extra_state starts with the sizes
+# Rules whose extra_state starts with the sizes.
+WITH_SIZES = ["adafactor", "lstm-rnnprop", "mnemosyne-super"]
 every_rule = pytest.mark.parametrize("name", _C.rule_names())
 
 
@@ -64,6 +65,8 @@ def test_code_that_resizes_every_entry_but_the_two_works(name):
         "lstm",
         "lstm-rnnprop",
         "mnemosyne-coordinate",
+        "mnemosyne-super",
+        "mnemosyne-tensor",
         "schedule-free",
         "amuse",
         "normuon",
