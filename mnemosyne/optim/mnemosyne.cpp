@@ -19,9 +19,9 @@ RuleOptions step_defaults(const MnemosyneOptions& options) {
 
 std::shared_ptr<UpdateRule> mnemosyne_rule(const MnemosyneOptions& options) {
   const std::string own = options.variant.empty() ? "mnemosyne" : "mnemosyne-" + options.variant;
-  // Attention is an option of the default rule, with weights of its own.
-  const std::string name = options.variant == "attention" ? "mnemosyne" : own;
-  auto rule = options.weights == "default" ? default_rule(own) : load_rule(options.weights);
+  std::shared_ptr<UpdateRule> rule = default_rule(own);
+  const std::string name = rule->name();  // that of the default rule for other weights of it
+  if (options.weights != "default") rule = load_rule(options.weights);
   if (rule->name() != name) {
     throw InputError("[Mnemosyne] expected weights of \"" + name + "\", got \"" + rule->name() +
                      "\" in " + options.weights);

@@ -30,8 +30,8 @@ void save_rule(const std::string& path, const UpdateRule& rule,
 
 /// The rule `name` with the weights that are part of the library: "mnemosyne",
 /// "mnemosyne-coordinate", "mnemosyne-tensor", "mnemosyne-super", "lstm", "lstm-rnnprop";
-/// "mnemosyne-attention" is "mnemosyne" with attention. InputError where there are none of that
-/// name.
+/// "mnemosyne-attention" is "mnemosyne" with attention, "mnemosyne-first" with its former weights,
+/// "mnemosyne-compact" has less state. InputError where there are none of that name.
 std::shared_ptr<UpdateRule> default_rule(const std::string& name);
 
 /// The names that `default_rule` knows.
