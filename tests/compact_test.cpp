@@ -166,7 +166,7 @@ TEST(Compact, IsDifferentiableInItsWeights) {
 }
 
 TEST(Compact, KeepsLessThanAByteOfAParameterOfALargeMatrix) {
-  const auto rule = make_rule("mnemosyne-compact");
+  const auto rule = default_rule("mnemosyne-compact");
   const at::Tensor param = at::zeros({2048, 1024});
   int64_t bytes = 0;
   for (const at::Tensor& tensor : rule->init(param)) bytes += static_cast<int64_t>(tensor.nbytes());
