@@ -12,6 +12,7 @@
 #include "mnemosyne/optim/low_rank.h"
 #include "mnemosyne/optim/mnemosyne_rule.h"
 #include "mnemosyne/optim/rules.h"
+#include "mnemosyne/optim/weights.h"
 #include "tests/testing.h"
 
 namespace mnemosyne::optim {
