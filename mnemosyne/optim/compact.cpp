@@ -41,6 +41,14 @@ at::Tensor of_tensor(const at::Tensor& values, size_t index, const at::Tensor& l
   return values.select(0, static_cast<int64_t>(index)).to(like.device(), like.scalar_type());
 }
 
+/// The numbers of a state in the tensors that held it before, which others may know.
+void write_to(const ParamState& held, ParamState& state) {
+  for (size_t k = 0; k < held.size(); ++k) {
+    if (!state[k].is_same(held[k])) held[k].copy_(state[k]);
+    state[k] = held[k];
+  }
+}
+
 at::Tensor orthogonalized(const at::Tensor& x) {
   const bool differentiable = at::GradMode::is_enabled() && x.requires_grad();
   return differentiable ? ops::orthogonalize_reference(x) : ops::orthogonalize(x);
@@ -152,7 +160,9 @@ ops::StepCorrection CompactRule::decide(at::TensorList grads, State& state, at::
                      .rows = matrix_rows(params[i])});
   }
   const at::Tensor x = advance_features(signals, /*in_place=*/false, sums, facts);
-  for (size_t i = 0; i < params.size(); ++i) state[i][kSignals] = signals[i];
+  for (size_t i = 0; i < params.size(); ++i) {
+    state[i][kSignals] = signals[i].to(at::kFloat);
+  }
   const at::Tensor trust = step_trust(x);
   if (options.damped != nullptr) options.damped->add((trust < 1.0).sum());
   const at::Tensor z = x.matmul(controller_.to(x.options()).t()) * trust.unsqueeze(1);
@@ -211,11 +221,13 @@ UpdateResult CompactRule::do_update(at::TensorList grads, const State& state, at
 void CompactRule::do_step_(at::TensorList grads, State& state, at::TensorList params,
                            const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
+  const State held = state;
   const ops::StepCorrection correction = decide(grads, state, params, options);
   const std::vector<ops::StepBase> base = coefficients(state, params, options);
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor update = direction(grads[i], state[i], params[i], base[i], correction, i);
     move_(params[i], update, shrink[i], grads[i], state[i], options);
+    write_to(held[i], state[i]);
   }
 }
 

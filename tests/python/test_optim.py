@@ -29,11 +29,15 @@ def tensor(params, **options):
     return Mnemosyne(params, variant="tensor", **options)
 
 
+def compact(params, **options):
+    return Mnemosyne(params, variant="compact", **options)
+
+
 def both(params, **options):
     return Mnemosyne(params, variant="super", **options)
 
 
-OPTIMIZERS = [Mnemosyne, base_rule, attention, coordinate, tensor, both, LSTM]
+OPTIMIZERS = [Mnemosyne, base_rule, attention, coordinate, tensor, both, compact, LSTM]
 make_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
 
 

@@ -17,6 +17,7 @@ WITH_MOMENTUM = [
     "adam",
     "adamw",
     "mnemosyne",
+    "mnemosyne-compact",
     "mnemosyne-super",
     "mnemosyne-tensor",
     "muon",
@@ -120,7 +121,8 @@ def test_weight_decay_is_step_size_times_weight_decay(name):
     """The tensors of all rules, with what AdamW's users expect of a first step."""
     p = torch.linspace(-2, 2, 12, dtype=torch.float64).view(3, 4)
     sizes = {"lstm": 0.01, "lstm-rnnprop": 0.1, "orthogonal": 2.5e-3, "mnemosyne": 2.5e-3}
-    sizes["mnemosyne-tensor"] = sizes["mnemosyne-super"] = sizes["mnemosyne"]
+    for variant in ("tensor", "super", "compact"):
+        sizes[f"mnemosyne-{variant}"] = sizes["mnemosyne"]
     sizes["mnemosyne-coordinate"] = 0.03 * p.square().mean().sqrt().item()
     sizes["amuse"] = 1 / 50  # warm-up
 

@@ -13,7 +13,7 @@ from mnemosyne import _C
 from mnemosyne.optim import Mnemosyne, RuleOptimizer
 
 # Rules whose extra_state starts with the sizes.
-WITH_SIZES = ["adafactor", "lstm-rnnprop", "mnemosyne-super"]
+WITH_SIZES = ["adafactor", "lstm-rnnprop", "mnemosyne-compact", "mnemosyne-super"]
 every_rule = pytest.mark.parametrize("name", _C.rule_names())
 
 
@@ -64,6 +64,7 @@ def test_code_that_resizes_every_entry_but_the_two_works(name):
         "adafactor",
         "lstm",
         "lstm-rnnprop",
+        "mnemosyne-compact",
         "mnemosyne-coordinate",
         "mnemosyne-super",
         "mnemosyne-tensor",
