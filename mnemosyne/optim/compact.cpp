@@ -89,8 +89,9 @@ StateLayout CompactRule::state_layout(const at::Tensor& param) const {
   }
   layout.push_back(either("momentum", !factored));
   layout.push_back(either("second_moment", !matrix));
-  layout.push_back(float_entry("signals", {options_.learned ? kNumSignals : 0}));
-  layout.push_back(float_entry("grad_squared", {options_.learned ? 1 : 0}));
+  // Python keeps what is not of the parameter's shape in one tensor, of one dtype.
+  layout.push_back(entry_of("signals", {options_.learned ? kNumSignals : 0}, param));
+  layout.push_back(entry_of("grad_squared", {options_.learned ? 1 : 0}, param));
   return layout;
 }
 
@@ -128,7 +129,7 @@ ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorLi
     const double b1 = base[i].momentum_decay, b2 = base[i].second_decay;
     const at::Tensor new_squared =
         b1 * b1 * old_squared + 2.0 * b1 * (1.0 - b1) * product + (1.0 - b1) * (1.0 - b1) * squared;
-    own[kGradSquared] = b2 * own[kGradSquared] + (1.0 - b2) * squared.to(at::kFloat);
+    own[kGradSquared] = b2 * own[kGradSquared] + (1.0 - b2) * squared.to(g.scalar_type());
     const at::Tensor all[] = {product,
                               squared,
                               old_squared,
@@ -153,7 +154,7 @@ ops::StepCorrection CompactRule::decide(at::TensorList grads, State& state, at::
   std::vector<at::Tensor> signals;
   std::vector<TensorFacts> facts;
   for (size_t i = 0; i < params.size(); ++i) {
-    signals.push_back(state[i][kSignals]);
+    signals.push_back(state[i][kSignals].to(at::kFloat));
     facts.push_back({.t = step_count(state[i]),
                      .num_steps = options.num_steps,
                      .size = params[i].numel(),
@@ -161,7 +162,7 @@ ops::StepCorrection CompactRule::decide(at::TensorList grads, State& state, at::
   }
   const at::Tensor x = advance_features(signals, /*in_place=*/false, sums, facts);
   for (size_t i = 0; i < params.size(); ++i) {
-    state[i][kSignals] = signals[i].to(at::kFloat);
+    state[i][kSignals] = signals[i].to(state[i][kSignals].scalar_type());
   }
   const at::Tensor trust = step_trust(x);
   if (options.damped != nullptr) options.damped->add((trust < 1.0).sum());
