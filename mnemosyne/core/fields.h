@@ -87,7 +87,7 @@ Options read_options(const std::string& where, const std::string& json, Options 
 /// The inverse of `read_options`.
 template <typename Options>
 std::string write_options(Options options) {
-  Options defaults{};
+  Options defaults;
   return write_json(fields_of(options), fields_of(defaults));
 }
 

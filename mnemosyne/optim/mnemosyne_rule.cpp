@@ -313,8 +313,9 @@ void bind(Fields& visit, MnemosyneRuleOptions& options) {
 std::string MnemosyneRule::options_json() const { return write_options(options_); }
 
 std::shared_ptr<UpdateRule> make_mnemosyne_rule(const std::string& options_json) {
-  return std::make_shared<MnemosyneRule>(
-      read_options<MnemosyneRuleOptions>("mnemosyne", options_json));
+  MnemosyneRuleOptions options;
+  read_json("mnemosyne", options_json, fields_of(options));
+  return std::make_shared<MnemosyneRule>(std::move(options));
 }
 
 }  // namespace mnemosyne::optim
