@@ -329,7 +329,7 @@ class Mnemosyne(RuleOptimizer):
         weights: "default" for those of the package, or the path of a weights file.
         variant: None; "attention" for attention over space and time beside the controller (ahead of
             it for a longer step: docs/results); "compact" for momenta of low rank, below a byte a
-            parameter of a large matrix (others: 8); the paper's own, for research: "coordinate" (144
+            parameter of a large matrix (others: 8); the paper's, for research: "coordinate" (144
             bytes, no base rule), "tensor" (9), "super" (both, by size); "first": former weights.
         lr: a plain multiplier of every step; schedulers act on it.
         weight_decay: as AdamW's, whose values carry over: each step takes `step size * weight_decay
