@@ -27,6 +27,7 @@ enum Slot : size_t { kStep, kLeft, kRight, kMomentum, kSecondMoment, kSignals, k
 constexpr char kRule[] = "mnemosyne-compact";
 constexpr char kControllerName[] = "controller";
 constexpr double kLargestStepBound = 3.0;
+constexpr double kSmallestSize = 1e-20;
 
 at::Tensor as_matrix(const at::Tensor& x) { return x.reshape({x.size(0), -1}); }
 
@@ -39,6 +40,12 @@ at::Tensor inner_product(const at::Tensor& x, const at::Tensor& y) {
 at::Tensor of_tensor(const at::Tensor& values, size_t index, const at::Tensor& like) {
   if (!values.defined()) return values;
   return values.select(0, static_cast<int64_t>(index)).to(like.device(), like.scalar_type());
+}
+
+/// Adam's direction.
+at::Tensor adam(const ParamState& state, const ops::StepBase& base) {
+  const at::Tensor root = (state[kSecondMoment] * base.second_correction).sqrt() + base.eps;
+  return state[kMomentum] * base.momentum_correction / root;
 }
 
 /// The numbers of a state in the tensors that held it before, which others may know.
@@ -129,13 +136,16 @@ ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorLi
     const double b1 = base[i].momentum_decay, b2 = base[i].second_decay;
     const at::Tensor new_squared =
         b1 * b1 * old_squared + 2.0 * b1 * (1.0 - b1) * product + (1.0 - b1) * (1.0 - b1) * squared;
-    own[kGradSquared] = b2 * own[kGradSquared] + (1.0 - b2) * squared.to(g.scalar_type());
+    // The mean, as sums leave the range of float32 sooner.
+    const auto size = static_cast<double>(std::max<int64_t>(g.numel(), 1));
+    const at::Tensor mean = (squared / size).to(g.scalar_type());
+    own[kGradSquared] = b2 * own[kGradSquared] + (1.0 - b2) * mean;
     const at::Tensor all[] = {product,
                               squared,
                               old_squared,
-                              new_squared,
+                              new_squared.clamp_min(0.0),  // rounding
                               inner_product(p, p),
-                              own[kGradSquared].select(0, 0).to(squared.scalar_type()),
+                              size * own[kGradSquared].select(0, 0).to(squared.scalar_type()),
                               (g == 0).sum(squared.scalar_type())};
     for (size_t k = 0; k < sums.size(); ++k) {
       sums[k].push_back(all[k].to(home, ops::sum_dtype(home)));
@@ -180,15 +190,14 @@ at::Tensor CompactRule::direction(const at::Tensor& grad, ParamState& state,
   if (matrix_rows(param) == 0) {
     state[kMomentum] = b1 * state[kMomentum] + (1.0 - b1) * g;
     state[kSecondMoment] = b2 * state[kSecondMoment] + (1.0 - b2) * g * g;
-    const at::Tensor root = (state[kSecondMoment] * base.second_correction).sqrt() + base.eps;
-    u = state[kMomentum] * base.momentum_correction / root;
+    u = adam(state, base);
   } else {
     const at::Tensor gradient = as_matrix(g);
     at::Tensor m;
     if (is_factored(param)) {
       const LowRank before{.left = state[kLeft], .right = state[kRight]};
       m = b1 * product(before) + (1.0 - b1) * gradient;
-      LowRank after = follow(m, before, step_count(state) == 1);
+      LowRank after = follow(m, before);
       state[kLeft] = std::move(after.left);
       state[kRight] = std::move(after.right);
     } else {
@@ -230,6 +239,18 @@ void CompactRule::do_step_(at::TensorList grads, State& state, at::TensorList pa
     move_(params[i], update, shrink[i], grads[i], state[i], options);
     write_to(held[i], state[i]);
   }
+}
+
+at::Tensor CompactRule::fallback_update(const at::Tensor&, const ParamState& state,
+                                        const at::Tensor& param, const StepOptions& options) const {
+  const int64_t rows = matrix_rows(param);
+  const ops::StepBase base = base_coefficients(options_.base, options, step_count(state), rows > 0);
+  if (rows == 0) return base.step * adam(state, base);
+  const at::Tensor m = is_factored(param)
+                           ? product({state[kLeft], state[kRight]}).view(param.sizes())
+                           : state[kMomentum];
+  const at::Tensor size = m.to(ops::sum_dtype(m.device())).square().mean().sqrt();
+  return m * (base.step * ops::kDirectionRms / size.clamp_min(kSmallestSize)).to(m.scalar_type());
 }
 
 NamedTensors CompactRule::weights() const { return {{kControllerName, controller_}}; }

@@ -28,11 +28,12 @@ struct CompactOptions {
 /// tensors have Adam's direction and its two moments. There is no second moment of a matrix'
 /// coordinates, hence neither mixture nor read-outs: the controller decides step s, blend n and
 /// decay e of every tensor, from the features of the default rule (step_features.h; the sum of the
-/// second moment is that of |g|^2 over time, a number), guarded in the same way (step_guard.h).
+/// second moment is |g|^2 averaged over time, a number), guarded in the same way (step_guard.h).
 ///
 /// With weights of zero the base rule with this momentum. State: 4 R (N + K) / (N K) bytes a
-/// parameter of a matrix, .04 for 4,096 x 4,096 with R = 16, and 8 of a vector. A step adds two
-/// products of N K R and the QR factorisation of [N, R] to the base rule's. In place it holds the
+/// parameter of a matrix, .03 for 4,096 x 4,096 with R = 16, and 8 of a vector. A step adds four
+/// products of N K R (three with `learned = false`) and the QR factorisation of [N, R] to the base
+/// rule's. In place it holds the
 /// momentum of one matrix at a time.
 ///
 ///     auto rule = optim::default_rule("mnemosyne-compact");
@@ -58,6 +59,10 @@ class CompactRule : public UpdateRule {
                          const StepOptions& options) const override;
   void do_step_(at::TensorList grads, State& state, at::TensorList params,
                 const StepOptions& options, const std::vector<double>& shrink) const override;
+  bool steps_with_factors() const override { return true; }
+  /// Adam's direction of a vector, for a matrix its momentum, at the size that steps have.
+  at::Tensor fallback_update(const at::Tensor& grad, const ParamState& state,
+                             const at::Tensor& param, const StepOptions& options) const override;
 
  private:
   bool is_factored(const at::Tensor& param) const;

@@ -25,8 +25,9 @@ at::Tensor product(const LowRank& factors);
 /// so that left right^T is the projection of x to the space that x itself makes of the former one.
 /// A sequence of matrices that change slowly is followed at two products and a factorisation of
 /// [N, R] a step (Vogels et al. 2019, arXiv 1905.13727, for gradients; for momentum MLorc, arXiv
-/// 2506.01897). With `first` there is no former one: a fixed random matrix takes its place. A rank
-/// that x does not have is filled with zeros. Scales of 1e-18 to 1e18 are as good as 1.
-LowRank follow(const at::Tensor& x, const LowRank& before, bool first);
+/// 2506.01897). Columns of right_before that are zero, as all are in the beginning, look along
+/// fixed waves instead. A rank that x does not have is filled with zeros. Scales of 1e-18 to 1e18
+/// are as good as 1.
+LowRank follow(const at::Tensor& x, const LowRank& before);
 
 }  // namespace mnemosyne::optim

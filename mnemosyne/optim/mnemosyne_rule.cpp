@@ -172,7 +172,9 @@ void MnemosyneRule::guard(const std::vector<Network>& networks, const at::Tensor
                           const AttentionPlan* plan) const {
   const at::Tensor trust = step_trust(features, options_.alignment);
   tensors = tensors * trust.unsqueeze(1);
-  if (chunks.defined()) chunks = chunks * plan->geometry.spread(trust);
+  if (chunks.defined()) {
+    chunks = chunks * plan->geometry.spread(trust).to(chunks.scalar_type());
+  }
   DeferredCount* damped = networks.front().damped;
   if (damped != nullptr) damped->add((trust < 1.0).sum());
 }

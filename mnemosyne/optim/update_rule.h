@@ -16,7 +16,7 @@ namespace mnemosyne::optim {
 class DeferredCount;
 
 /// What a learned rule saw of every tensor of a step and what it decided, with their graph: the
-/// axes of its first weight (`UpdateRule::weight_axes`), before any bound.
+/// axes of its first weight (`UpdateRule::weight_axes`), before any bound and after the guard.
 struct Decisions {
   at::Tensor features;  ///< [T,F]
   at::Tensor outputs;   ///< [T,K]

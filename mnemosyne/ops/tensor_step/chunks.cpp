@@ -19,11 +19,14 @@ void check_tensor(const TensorStep& step, size_t i, bool with_sums, bool compact
            x.scalar_type() == dtype;
   };
   const at::ScalarType of_second = compact ? at::kBFloat16 : step_dtype(param);
-  TORCH_CHECK(is_state(momentum, step_dtype(param)) &&
-                  (!second_moment.defined() || is_state(second_moment, of_second)),
+  TORCH_CHECK(is_state(momentum, step_dtype(param)),
               "[tensor_step] expected contiguous moments of ", step_dtype(param), " ",
               param.sizes(), " on ", param.device(), ", got ", momentum.scalar_type(), " ",
               momentum.sizes(), " on ", momentum.device());
+  TORCH_CHECK(!second_moment.defined() || is_state(second_moment, of_second),
+              "[tensor_step] expected a contiguous second moment of ", of_second, " ",
+              param.sizes(), " on ", param.device(), ", got ", second_moment.scalar_type(), " ",
+              second_moment.sizes(), " on ", second_moment.device());
   TORCH_CHECK(second_moment.defined() || (!with_sums && is_matrix(step, i)) || param.numel() == 0,
               "[tensor_step] expected a second moment for ", with_sums ? "every tensor" : "vectors",
               ", got none for number ", i);
