@@ -144,7 +144,9 @@ TEST(StepGuardOfTheCompactRule, LeavesTheBaseRulesStep) {
   double scale = 1.0;
   for (int step = 0; step < 20; ++step) {
     if (step >= 10) scale *= 4.0;
-    if (step == 10) EXPECT_EQ(run.damped.total(), 0);
+    if (step == 10) {
+      EXPECT_EQ(run.damped.total(), 0);
+    }
     run.step(gradients(step, scale));
   }
   EXPECT_GT(run.damped.total(), 8);

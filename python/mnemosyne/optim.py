@@ -65,7 +65,7 @@ class RuleOptimizer(Optimizer):
     without a gradient are left alone, and sparse or complex ones are refused. An update that is not
     finite is never written: the tensor takes another (Adam's direction for `Mnemosyne`, else see
     `fallback_update` of the rule in C++), and `fallback_count` counts it. Where gradients run away,
-    `Mnemosyne` leaves its base rule's step to them, and `damped_count` counts the tensors.
+    the default `Mnemosyne` takes its base rule's step, and `damped_count` counts the tensors.
 
     `state[p]` has entries of the shape of `p`, "step", and "extra_state", which holds everything
     else that the rule remembers of `p` in a flat tensor. Entries of other names are left alone.
@@ -327,9 +327,9 @@ class Mnemosyne(RuleOptimizer):
         params: parameters or groups; a group may have its own `lr`, `weight_decay`, `num_steps`,
             `orthogonal`.
         weights: "default" for those of the package, or the path of a weights file.
-        variant: None; "attention" for attention over space and time beside the controller (ahead of
-            it for a longer step: docs/results); "compact" for momenta of low rank, below a byte a
-            parameter of a large matrix (others: 8); the paper's, for research: "coordinate" (144
+        variant: None; "attention" for attention over space and time beside the controller (little
+            ahead, for a longer step: docs/results); "compact" for momenta of low rank, below a byte
+            a parameter of a large matrix (others: 8); the paper's, for research: "coordinate" (144
             bytes, no base rule), "tensor" (9), "super" (both, by size); "first": former weights.
         lr: a plain multiplier of every step; schedulers act on it.
         weight_decay: as AdamW's, whose values carry over: each step takes `step size * weight_decay
