@@ -130,7 +130,7 @@ def test_with_alignment_a_step_over_vit_tiny_takes_at_most_350_operations():
     assert count_of_a_step_over_vit_tiny(compact) <= 380
 
 
-def test_with_attention_a_step_over_vit_tiny_takes_at_most_620_operations():
-    # The goal is 400 (docs/results/README.md).
+def test_with_attention_a_step_over_vit_tiny_takes_at_most_625_operations():
+    # The goal is 400 (docs/results/README.md); the guard takes 14.
     count = count_of_a_step_over_vit_tiny(lambda params: attending(params, '{"attention": true}'))
-    assert count <= 620
+    assert count <= 625
