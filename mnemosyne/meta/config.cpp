@@ -78,8 +78,7 @@ void bind(Fields& visit, MetaConfig& c) {
         "object");
   visit("initial_weights", c.initial_weights,
         "weights file to start from, with rule_options in place of its own, of the same rule or of "
-        "one "
-        "that has its weights by name and shape; empty: fresh weights");
+        "one that has its weights by name and shape; empty: fresh weights");
   visit("families", c.families, "task families to train on");
   visit("family_weights", c.family_weights, "how often each is drawn; empty: all alike");
   visit("validation_families", c.validation_families, "task families that choose the weights");

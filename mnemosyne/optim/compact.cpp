@@ -107,10 +107,11 @@ std::vector<double> CompactRule::step_sizes(const State& state, at::TensorList p
   return base_.step_sizes(state, params, options);
 }
 
-std::vector<ops::StepBase> CompactRule::coefficients(const State& state, at::TensorList params,
-                                                     const StepOptions& options) const {
+std::vector<ops::StepBase> CompactRule::count_steps(State& state, at::TensorList params,
+                                                    const StepOptions& options) const {
   std::vector<ops::StepBase> base;
   for (size_t i = 0; i < params.size(); ++i) {
+    state[i][kStep] = state[i][kStep] + 1;
     base.push_back(base_coefficients(options_.base, options, step_count(state[i]),
                                      matrix_rows(params[i]) > 0));
   }
@@ -157,10 +158,10 @@ ops::StepSums CompactRule::look(at::TensorList grads, State& state, at::TensorLi
 }
 
 ops::StepCorrection CompactRule::decide(at::TensorList grads, State& state, at::TensorList params,
-                                        const StepOptions& options) const {
-  for (size_t i = 0; i < params.size(); ++i) state[i][kStep] = state[i][kStep] + 1;
+                                        const StepOptions& options,
+                                        const std::vector<ops::StepBase>& base) const {
   if (!options_.learned || params.empty()) return {};
-  const ops::StepSums sums = look(grads, state, params, coefficients(state, params, options));
+  const ops::StepSums sums = look(grads, state, params, base);
   std::vector<at::Tensor> signals;
   std::vector<TensorFacts> facts;
   for (size_t i = 0; i < params.size(); ++i) {
@@ -219,8 +220,8 @@ at::Tensor CompactRule::direction(const at::Tensor& grad, ParamState& state,
 UpdateResult CompactRule::do_update(at::TensorList grads, const State& state, at::TensorList params,
                                     const StepOptions& options) const {
   UpdateResult result{.updates = {}, .state = state};
-  const ops::StepCorrection correction = decide(grads, result.state, params, options);
-  const std::vector<ops::StepBase> base = coefficients(result.state, params, options);
+  const std::vector<ops::StepBase> base = count_steps(result.state, params, options);
+  const ops::StepCorrection correction = decide(grads, result.state, params, options, base);
   for (size_t i = 0; i < params.size(); ++i) {
     result.updates.push_back(
         direction(grads[i], result.state[i], params[i], base[i], correction, i));
@@ -232,8 +233,8 @@ void CompactRule::do_step_(at::TensorList grads, State& state, at::TensorList pa
                            const StepOptions& options, const std::vector<double>& shrink) const {
   const at::NoGradGuard no_grad;
   const State held = state;
-  const ops::StepCorrection correction = decide(grads, state, params, options);
-  const std::vector<ops::StepBase> base = coefficients(state, params, options);
+  const std::vector<ops::StepBase> base = count_steps(state, params, options);
+  const ops::StepCorrection correction = decide(grads, state, params, options, base);
   for (size_t i = 0; i < params.size(); ++i) {
     const at::Tensor update = direction(grads[i], state[i], params[i], base[i], correction, i);
     move_(params[i], update, shrink[i], grads[i], state[i], options);

@@ -33,8 +33,7 @@ struct CompactOptions {
 /// With weights of zero the base rule with this momentum. State: 4 R (N + K) / (N K) bytes a
 /// parameter of a matrix, .03 for 4,096 x 4,096 with R = 16, and 8 of a vector. A step adds four
 /// products of N K R (three with `learned = false`) and the QR factorisation of [N, R] to the base
-/// rule's. In place it holds the
-/// momentum of one matrix at a time.
+/// rule's. In place it holds the momentum of one matrix at a time.
 ///
 ///     auto rule = optim::default_rule("mnemosyne-compact");
 class CompactRule : public UpdateRule {
@@ -66,15 +65,16 @@ class CompactRule : public UpdateRule {
 
  private:
   bool is_factored(const at::Tensor& param) const;
-  /// How the base rule moves the tensors of a list whose steps have been counted.
-  std::vector<ops::StepBase> coefficients(const State& state, at::TensorList params,
-                                          const StepOptions& options) const;
+  /// Counts a step of every tensor; how the base rule moves them in it.
+  std::vector<ops::StepBase> count_steps(State& state, at::TensorList params,
+                                         const StepOptions& options) const;
   /// Sums over coordinates before the momenta are advanced.
   ops::StepSums look(at::TensorList grads, State& state, at::TensorList params,
                      const std::vector<ops::StepBase>& base) const;
-  /// Counts a step of the list, advances what belongs to tensors as a whole, and decides.
+  /// Advances what belongs to tensors as wholes, and decides.
   ops::StepCorrection decide(at::TensorList grads, State& state, at::TensorList params,
-                             const StepOptions& options) const;
+                             const StepOptions& options,
+                             const std::vector<ops::StepBase>& base) const;
   /// The update of one tensor, whose moments it advances: new tensors in `state`.
   at::Tensor direction(const at::Tensor& grad, ParamState& state, const at::Tensor& param,
                        const ops::StepBase& base, const ops::StepCorrection& correction,

@@ -3,15 +3,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <deque>
-#include <limits>
-#include <mutex>
 #include <utility>
 
 #include "mnemosyne/nn/vmap.h"
+#include "mnemosyne/optim/finite_streams.h"
+#include "mnemosyne/optim/plan_cache.h"
 #include "mnemosyne/optim/step_features.h"
 #include "mnemosyne/optim/step_outputs.h"
 
@@ -20,14 +18,6 @@ namespace {
 
 constexpr char kRule[] = "mnemosyne";
 constexpr char kPrefix[] = "attention.";
-constexpr size_t kPlansKept = 4;  // an optimizer has one, threads of a comparison one each
-
-/// A memory [B,S] in which streams that are not finite begin anew.
-at::Tensor sound(const at::Tensor& memory, at::ScalarType dtype) {
-  const at::Tensor finite =
-      memory.abs().amax(1, /*keepdim=*/true) < std::numeric_limits<double>::infinity();
-  return at::where(finite, memory, 0.0).to(dtype);
-}
 
 /// Tensors of one of the networks that `each` goes through: weights are theirs, buffers common.
 std::vector<at::Tensor> tensors_of_one(const nn::Vmap& each, const AttentionPlan& plan,
@@ -44,30 +34,26 @@ at::Tensor by_network(const at::Tensor& values, int64_t networks) {
   return values.unflatten(0, {networks, values.size(0) / networks});
 }
 
+/// What a plan was made for.
+struct PlanKey {
+  std::vector<std::vector<int64_t>> shapes;
+  std::vector<at::Tensor> sources;  // weights of all networks
+  at::Device device;
+
+  bool fits(at::TensorList params, const std::vector<at::Tensor>& weights, at::Device where) const {
+    const auto same_shape = [](const std::vector<int64_t>& shape, const at::Tensor& param) {
+      return param.sizes() == shape;
+    };
+    const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.is_same(b); };
+    return device == where &&
+           std::equal(shapes.begin(), shapes.end(), params.begin(), params.end(), same_shape) &&
+           std::equal(sources.begin(), sources.end(), weights.begin(), weights.end(), same);
+  }
+};
+
 }  // namespace
 
-struct LearnedAttention::Plans {
-  struct Entry {
-    std::vector<std::vector<int64_t>> shapes;
-    std::vector<at::Tensor> sources;  // weights of all networks
-    at::Device device;
-    std::shared_ptr<const AttentionPlan> plan;
-
-    bool fits(at::TensorList params, const std::vector<at::Tensor>& weights,
-              at::Device where) const {
-      const auto same_shape = [](const std::vector<int64_t>& shape, const at::Tensor& param) {
-        return param.sizes() == shape;
-      };
-      const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.is_same(b); };
-      return device == where &&
-             std::equal(shapes.begin(), shapes.end(), params.begin(), params.end(), same_shape) &&
-             std::equal(sources.begin(), sources.end(), weights.begin(), weights.end(), same);
-    }
-  };
-
-  std::mutex mutex;
-  std::deque<Entry> entries;
-};
+struct LearnedAttention::Plans : PlanCache<PlanKey, AttentionPlan> {};
 
 LearnedAttention::LearnedAttention(const StepAttentionOptions& options, bool aligned)
     : options_(options),
@@ -114,21 +100,14 @@ std::shared_ptr<const AttentionPlan> LearnedAttention::plan(
   }
   // Places are the same whatever the weights.
   if (!constant) sources.clear();
-  const auto latest = [&]() -> std::shared_ptr<const AttentionPlan> {
-    for (const Plans::Entry& entry : plans_->entries) {
-      if (entry.fits(params, sources, device)) return entry.plan;
-    }
-    return nullptr;
+  const auto make = [&] {
+    auto made =
+        std::make_shared<const AttentionPlan>(make_plan(networks, params, device, constant));
+    std::vector<std::vector<int64_t>> shapes;
+    for (const at::Tensor& param : params) shapes.push_back(param.sizes().vec());
+    return std::pair(PlanKey{std::move(shapes), sources, device}, std::move(made));
   };
-  const std::lock_guard lock(plans_->mutex);
-  if (auto known = latest()) return known;
-  const auto made =
-      std::make_shared<const AttentionPlan>(make_plan(networks, params, device, constant));
-  std::vector<std::vector<int64_t>> shapes;
-  for (const at::Tensor& param : params) shapes.push_back(param.sizes().vec());
-  plans_->entries.push_front({std::move(shapes), std::move(sources), device, made});
-  if (plans_->entries.size() > kPlansKept) plans_->entries.pop_back();
-  return made;
+  return plans_->get([&](const PlanKey& key) { return key.fits(params, sources, device); }, make);
 }
 
 AttentionPlan LearnedAttention::make_plan(const std::vector<const LearnedAttention*>& networks,
@@ -207,8 +186,8 @@ AttendedOutputs LearnedAttention::operator()(const AttentionPlan& plan, const at
   const at::ScalarType dtype = weights_.front().second.scalar_type();
   at::Tensor held = memory, network_held = network_memory;
   if (held.defined()) {
-    held = sound(held, dtype);
-    network_held = sound(network_held, dtype);
+    held = finite_streams(held).to(dtype);
+    network_held = finite_streams(network_held).to(dtype);
   }
   const auto run = plan.networks == 1 ? &LearnedAttention::run_one : &LearnedAttention::run_all;
   AttendedOutputs outputs =

@@ -1,37 +1,22 @@
 #include "mnemosyne/optim/learned_tensorwise.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/where.h>
-
-#include <deque>
-#include <limits>
-#include <mutex>
 #include <utility>
+
+#include "mnemosyne/optim/finite_streams.h"
+#include "mnemosyne/optim/plan_cache.h"
 
 namespace mnemosyne::optim {
 namespace {
 
-constexpr size_t kPlansKept = 4;  // an optimizer has one, threads of a comparison one each
-
-/// A memory [M,S] in which streams that are not finite begin anew.
-at::Tensor sound(const at::Tensor& memory) {
-  const at::Tensor finite =
-      memory.abs().sum(1, /*keepdim=*/true) < std::numeric_limits<double>::infinity();
-  return at::where(finite, memory, 0.0);
-}
+/// What a plan was made for.
+struct PlanKey {
+  std::vector<std::vector<int64_t>> shapes;
+  at::Device device;
+};
 
 }  // namespace
 
-struct LearnedTensorwise::Plans {
-  struct Entry {
-    std::vector<std::vector<int64_t>> shapes;
-    at::Device device;
-    std::shared_ptr<const TensorwisePlan> plan;
-  };
-
-  std::mutex mutex;
-  std::deque<Entry> entries;
-};
+struct LearnedTensorwise::Plans : PlanCache<PlanKey, TensorwisePlan> {};
 
 LearnedTensorwise::LearnedTensorwise(const TensorwiseNetworkOptions& options)
     : options_(options),
@@ -63,18 +48,16 @@ std::shared_ptr<const TensorwisePlan> LearnedTensorwise::plan(at::TensorList par
                                                               at::Device device) const {
   std::vector<std::vector<int64_t>> shapes;
   for (const at::Tensor& param : params) shapes.push_back(param.sizes().vec());
-  const std::lock_guard lock(plans_->mutex);
-  for (const Plans::Entry& entry : plans_->entries) {
-    if (entry.device == device && entry.shapes == shapes) return entry.plan;
-  }
-  auto made = std::make_shared<TensorwisePlan>();
-  made->places = CoordinatePlaces(params, device);
-  nn::TokenPlaces places{.counts = made->places.counts};
-  if (options_.position != "none") places.positions = coordinate_positions(params);
-  made->encoder = module_->encoder->plan(places, device);
-  plans_->entries.push_front({std::move(shapes), device, made});
-  if (plans_->entries.size() > kPlansKept) plans_->entries.pop_back();
-  return made;
+  const auto make = [&] {
+    TensorwisePlan plan{.places = CoordinatePlaces(params, device)};
+    nn::TokenPlaces places{.counts = plan.places.counts};
+    if (options_.position != "none") places.positions = coordinate_positions(params);
+    plan.encoder = module_->encoder->plan(places, device);
+    return std::pair(PlanKey{shapes, device},
+                     std::make_shared<const TensorwisePlan>(std::move(plan)));
+  };
+  return plans_->get(
+      [&](const PlanKey& key) { return key.device == device && key.shapes == shapes; }, make);
 }
 
 at::Tensor LearnedTensorwise::operator()(const TensorwisePlan& plan, const at::Tensor& tokens,
@@ -82,7 +65,7 @@ at::Tensor LearnedTensorwise::operator()(const TensorwisePlan& plan, const at::T
   std::vector<at::Tensor> values;
   for (const auto& [name, weight] : weights_) values.push_back(weight.to(tokens.options()));
   for (const at::Tensor& x : module_->buffers()) values.push_back(x.to(tokens.options()));
-  if (memory.defined()) memory = sound(memory);
+  if (memory.defined()) memory = finite_streams(memory);
   return functional_->call(places_, values, [&](torch::nn::Module& module) {
     return module.as<TensorwiseNetworkImpl>()->forward(tokens, tensors, plan.encoder, memory);
   });
